@@ -1,0 +1,122 @@
+#include "libservices/ceph/client.hpp"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <future>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace poly::ceph {
+namespace {
+
+constexpr const char* kMountTimeout = "8";  // seconds
+constexpr auto kUnmountTimeout = std::chrono::seconds(3);
+
+}  // namespace
+
+int Client::set(const char* option, const std::string& value, std::string& what) {
+  const int err = library_->conf_set(mount_, option, value.c_str());
+  if (err) what = std::string("setting ") + option + "=" + value;
+  return err;
+}
+
+int Client::configure(const CephSettings& s, std::string& what) {
+  if (int err = library_->conf_read_file(mount_, s.conf.c_str())) {
+    what = "reading " + s.conf;
+    return err;
+  }
+  struct Option {
+    const char* name;
+    std::string value;
+  };
+  std::vector<Option> options{
+      // Who may do what is decided before we are called (libservice.hpp): by the kernel, or by the
+      // dispatcher.
+      {"client_permissions", "false"},
+      {"fuse_default_permissions", "true"},
+      {"client_acl_type", "posix_acl"},
+      {"client_mount_timeout", kMountTimeout},
+      // After a lost OSD or MDS is back, requests go again at once, not after 10 and 5 seconds.
+      {"objecter_timeout", "2"},
+      {"objecter_tick_interval", "1"},
+      {"log_to_stderr", "false"},
+  };
+  if (!s.keyring.empty()) {
+    if (access(s.keyring.c_str(), R_OK) != 0) {
+      what = "keyring " + s.keyring;
+      return -errno;
+    }
+    options.push_back({"keyring", s.keyring});
+  }
+  if (s.cache) options.push_back({"client_oc_size", std::to_string(s.cache)});
+  // With nothing allowed to be dirty, libcephfs writes through its cache: the call ends when the OSDs have
+  // it.
+  if (!s.write_back) {
+    options.push_back({"client_oc_max_dirty", "0"});
+  } else if (s.dirty) {
+    options.push_back({"client_oc_max_dirty", std::to_string(s.dirty)});
+    options.push_back({"client_oc_target_dirty", std::to_string(s.dirty / 2)});
+  }
+  for (auto& option : options) {
+    if (int err = set(option.name, option.value, what)) return err;
+  }
+  return 0;
+}
+
+int Client::connect(const CephSettings& s, Callbacks callbacks, std::string& what) {
+  library_ = load(what);
+  if (!library_) return -ENOSYS;
+  if (int err = library_->create(&mount_, s.user.c_str())) {
+    what = "user " + s.user;
+    return err;
+  }
+  if (int err = configure(s, what)) return err;
+  if (int err = library_->init(mount_)) {
+    const std::string keys = s.keyring.empty() ? "the keyring of its configuration" : "keyring " + s.keyring;
+    what = "client." + s.user + " with " + keys + ", of the cluster in " + s.conf;
+    return err;
+  }
+  initialized_ = true;
+  if (!s.fs.empty()) {
+    if (int err = library_->select_filesystem(mount_, s.fs.c_str())) {
+      what = "filesystem " + s.fs;
+      return err;
+    }
+  }
+  if (s.succeeds) {
+    // The metadata server ends the predecessor's session at once, where it would wait a minute for it else;
+    // and has the OSDs refuse what is still on its way from it.
+    (void)library_->start_reclaim(mount_, s.uuid.c_str(), kReclaimReset);
+    library_->finish_reclaim(mount_);
+  }
+  library_->set_uuid(mount_, s.uuid.c_str());
+  library_->ll_register_callbacks(mount_, &callbacks);
+  if (int err = library_->mount(mount_, s.root.c_str())) {
+    what = s.root + (s.fs.empty() ? "" : " of filesystem " + s.fs) + " for client." + s.user;
+    return err;
+  }
+  mounted_ = true;
+  return 0;
+}
+
+void Client::disconnect() {
+  if (!mount_) return;
+  const Library* library = library_;
+  const Mount mount = mount_;
+  mount_ = nullptr;
+  auto leave = [library, mount, mounted = mounted_] {
+    if (mounted) (void)library->unmount(mount);
+    (void)library->release(mount);
+  };
+  auto done = std::make_shared<std::promise<void>>();
+  std::thread([leave, done] {
+    leave();
+    done->set_value();
+  }).detach();
+  (void)done->get_future().wait_for(kUnmountTimeout);
+}
+
+}  // namespace poly::ceph

@@ -1,0 +1,39 @@
+// One connection to a Ceph filesystem: made from the settings, named by a uuid, ended in bounded time.
+#pragma once
+
+#include <string>
+
+#include "libservices/ceph/library.hpp"
+#include "libservices/ceph/settings.hpp"
+
+namespace poly::ceph {
+
+class Client {
+ public:
+  Client() = default;
+  ~Client() { disconnect(); }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  // 0 or -errno, and then `what` is one line for people: which setting or which step is at fault. Ends within
+  // about kMountTimeout, but for a reclaim while there is no metadata server.
+  [[nodiscard]] int connect(const CephSettings&, Callbacks, std::string& what);
+  // Writes back and leaves the cluster. A cluster that does not answer is left without its consent after
+  // kUnmountTimeout; what the connection is made of then stays until the process ends.
+  void disconnect();
+
+  const Library* operator->() const { return library_; }
+  const Library& library() const { return *library_; }
+  Mount mount() const { return mount_; }
+
+ private:
+  int configure(const CephSettings&, std::string& what);
+  int set(const char* option, const std::string& value, std::string& what);
+
+  const Library* library_ = nullptr;
+  Mount mount_ = nullptr;
+  bool mounted_ = false;
+  bool initialized_ = false;
+};
+
+}  // namespace poly::ceph

@@ -1,0 +1,165 @@
+// `local`: a directory of the host as a filesystem, with complete POSIX behaviour and no fd per inode.
+//
+// Never leaves its root: every step is one component with O_NOFOLLOW from a descriptor or handle already
+// known to be inside; symlinks are returned to the kernel, not followed; subdirectories are resolved with
+// openat2(RESOLVE_BENEATH). `memory` (libservices/memory) is the same machinery over a private tmpfs.
+//
+// Lock order: index shard > LocalNode::lock > FdCache shard.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "fastpath/fd.hpp"
+#include "libservices/libservice.hpp"
+#include "libservices/local/fd_cache.hpp"
+#include "libservices/local/local_node.hpp"
+#include "libservices/parking.hpp"
+
+namespace poly {
+
+struct LocalOptions {
+  std::string parking_prefix;     // what the names of its parked fds begin with
+  ParkingLot* parking = nullptr;  // null: open-but-unlinked files die with the service
+  std::vector<ParkedFd> parked;   // what a predecessor left there
+  size_t path_fds = 1024;         // bound of the O_PATH cache
+  bool use_handles = true;        // off: path mode even where handles work (tests)
+};
+
+class Local final : public Libservice {
+ public:
+  // `root`: an open directory (not O_PATH: open_by_handle_at wants a real one).
+  [[nodiscard]] static int create(Fd root, LocalOptions options, std::unique_ptr<Local>& out);
+  ~Local() override;
+
+  int root(const char* subdirectory, Entry& out) override;
+  int lookup(const Caller&, Node& dir, const char* name, Entry& out) override;
+  int stat(const Caller&, Node& dir, const char* name, Attr& out) override;
+  int getattr(Node&, File* file, Attr& out) override;
+  int setattr(const Caller&, Node&, File* file, const SetAttr&, Attr& out) override;
+  ssize_t readlink(Node&, std::span<char> out) override;
+  int mknod(const Caller&, Node& dir, const char* name, mode_t, dev_t, Entry& out) override;
+  int mkdir(const Caller&, Node& dir, const char* name, mode_t, Entry& out) override;
+  int symlink(const Caller&, Node& dir, const char* name, const char* target, Entry& out) override;
+  int link(const Caller&, Node& node, Node& dir, const char* name, Entry& out) override;
+  int unlink(const Caller&, Node& dir, const char* name, const Entry& victim) override;
+  int rmdir(const Caller&, Node& dir, const char* name, const Entry& victim) override;
+  int rename(const Caller&, Node& dir, const char* name, Node& new_dir, const char* new_name,
+             uint32_t flags) override;
+  int create(const Caller&, Node& dir, const char* name, int flags, mode_t, Entry& out,
+             Ref<File>& file) override;
+  int tmpfile(const Caller&, Node& dir, int flags, mode_t, Entry& out, Ref<File>& file) override;
+  int open(const Caller&, Node&, int flags, bool restored, Ref<File>& file) override;
+  ssize_t read(File&, uint64_t offset, std::span<std::byte> out) override;
+  ssize_t write(File&, uint64_t offset, std::span<const std::byte> in) override;
+  int flush(File&) override;
+  int fsync(File&, bool data_only) override;
+  int readdir(File&, uint64_t cookie, DirSink&) override;
+  int fallocate(File&, uint32_t mode, uint64_t offset, uint64_t length) override;
+  int64_t lseek(File&, int64_t offset, int whence) override;
+  ssize_t copy_range(File& in, uint64_t offset_in, File& out, uint64_t offset_out, uint64_t length) override;
+  int setxattr(Node&, const char* name, std::span<const std::byte> value, int flags) override;
+  ssize_t getxattr(Node&, const char* name, std::span<std::byte> value) override;
+  ssize_t listxattr(Node&, std::span<std::byte> names) override;
+  int removexattr(Node&, const char* name) override;
+  int statfs(Node&, struct statvfs& out) override;
+  int syncfs(Node&) override;
+  int encode(Node&, NodeHandle& out) override;
+  int decode(const NodeHandle&, Ref<Node>& out) override;
+  void all_restored() override;
+  int park_again() override;
+  bool handles_hold_names() const override { return has_named_nodes_.load(std::memory_order_relaxed); }
+  int lend(File&, Loan& out) override;
+
+  bool uses_handles() const { return use_handles_; }
+
+ private:
+  friend class LocalNode;
+  friend class LocalFile;
+  friend class PathFd;
+
+  struct IdentityHash {
+    size_t operator()(const std::pair<uint64_t, uint64_t>& key) const {
+      return key.second * 0x9e3779b97f4a7c15ull ^ key.first;
+    }
+  };
+  struct Shard {
+    std::mutex lock;
+    std::unordered_map<std::pair<uint64_t, uint64_t>, LocalNode*, IdentityHash> nodes;  // guarded by lock
+  };
+  static constexpr size_t kShards = 64;
+
+  Local(Fd root, LocalOptions options);
+
+  // The host's attributes of a name, and of an O_PATH or real descriptor.
+  static int stat_at(int dir, const char* name, Attr& out);
+  static int stat_fd(int fd, Attr& out);
+
+  Shard& shard(const NodeIdentity& identity) { return shards_[(identity.ino ^ identity.ino >> 6) % kShards]; }
+  Ref<LocalNode> find(const NodeIdentity& identity);
+  // The node for `attr`, found or made; `dir`/`name`/`dir_fd` say how to reach it again, `fd` when one is
+  // open on it.
+  int intern(LocalNode* dir, int dir_fd, const char* name, int fd, const Attr& attr, Ref<LocalNode>& out);
+  int publish(Ref<LocalNode> fresh, Ref<LocalNode>& out);
+  int make_handle(int fd, const char* name, const Attr& attr, HostHandle& out);
+  int entry_at(LocalNode& dir, int dir_fd, const char* name, Entry& out);
+
+  // O_PATH (or root) descriptor of the node: cached, pinned, or opened anew.
+  int path_fd(LocalNode& node, Ref<SharedFd>& out);
+  static constexpr int kNoWay = 1;
+  // Without regard to names: cached, pinned, or by handle. kNoWay: only a name leads there.
+  int path_fd_directly(LocalNode& node, Ref<SharedFd>& out);
+  int open_path(LocalNode& node, Ref<SharedFd>& out);  // by names only
+  KnownName known_name(LocalNode& node);
+  // A real descriptor with open(2)'s flags.
+  int open_real(LocalNode& node, int flags, Fd& out);
+  // The same for a file that was open before a restart, whatever its mode has become.
+  int open_again(LocalNode& node, int flags, Fd& out);
+  // Around the removal of one of the node's names, `links` of which there were. Before: keeps it reachable,
+  // and parks it when it is or may be in use without a name. After: what turned out to be unnecessary is
+  // undone.
+  int begin_removal(LocalNode& node, uint32_t links);
+  void end_removal(LocalNode& node, uint32_t links, bool removed, LocalNode& dir, const char* name);
+  int park(LocalNode& node);  // caller holds node.lock
+  int count_open(LocalNode& node);
+  int victim(int dir_fd, const char* name, Ref<LocalNode>& out, Attr& attr);
+  // The node, which has so many links, is dir/name.
+  void found_at(LocalNode& node, LocalNode& dir, const char* name, uint32_t links);
+  int remove(Node& dir, const char* name, const Entry& victim, int flags);
+  std::string parking_name(const LocalNode& node) const;
+  void forget(LocalNode& node);
+
+  Fd root_fd_;
+  LocalOptions options_;
+  uint64_t root_mount_ = 0;
+  NodeIdentity root_identity_;
+  bool use_handles_ = false;
+  bool flush_reports_ = true;                 // close(2) on this host filesystem may report errors
+  std::atomic<bool> has_named_nodes_{false};  // some node is reached by parent and name
+  FdCache cache_;
+  std::array<Shard, kShards> shards_;
+  std::mutex adopt_lock_;
+  std::multimap<std::pair<uint64_t, uint64_t>, ParkedFd> adoptable_;  // guarded by adopt_lock_
+  Ref<LocalNode> root_;
+};
+
+// chmod(2) of an O_PATH descriptor.
+[[nodiscard]] int change_mode(int fd, mode_t mode);
+
+// "/proc/self/fd/N": the way to calls that take no O_PATH descriptor (xattrs, truncate, chmod before
+// Linux 6.6).
+class ProcPath {
+ public:
+  explicit ProcPath(int fd);
+  const char* c_str() const { return text_; }
+
+ private:
+  char text_[32];
+};
+
+}  // namespace poly

@@ -1,0 +1,187 @@
+// Operations on names: lookup, the makers of new entries, and what takes names away.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "libservices/identity.hpp"
+#include "libservices/local/local.hpp"
+
+namespace poly {
+namespace {
+LocalNode& local(Node& node) {
+  return static_cast<LocalNode&>(node);
+}
+constexpr int kKeptOpenFlags = O_ACCMODE | O_TRUNC | O_EXCL | O_SYNC | O_DSYNC | O_NOATIME | O_DIRECTORY;
+}  // namespace
+
+int Local::lookup(const Caller&, Node& dir, const char* name, Entry& out) {
+  if (!is_component(name)) return -EINVAL;
+  Ref<SharedFd> fd;
+  if (int err = path_fd(local(dir), fd)) return err;
+  return entry_at(local(dir), fd->get(), name, out);
+}
+
+int Local::stat(const Caller&, Node& dir, const char* name, Attr& out) {
+  if (!is_component(name)) return -EINVAL;
+  Ref<SharedFd> fd;
+  if (int err = path_fd(local(dir), fd)) return err;
+  return stat_at(fd->get(), name, out);
+}
+
+int Local::mknod(const Caller& caller, Node& dir, const char* name, mode_t mode, dev_t device, Entry& out) {
+  if (!is_component(name)) return -EINVAL;
+  Ref<SharedFd> fd;
+  if (int err = path_fd(local(dir), fd)) return err;
+  assume(caller);
+  if (mknodat(fd->get(), name, mode, device) != 0) return -errno;
+  return entry_at(local(dir), fd->get(), name, out);
+}
+
+int Local::mkdir(const Caller& caller, Node& dir, const char* name, mode_t mode, Entry& out) {
+  if (!is_component(name)) return -EINVAL;
+  Ref<SharedFd> fd;
+  if (int err = path_fd(local(dir), fd)) return err;
+  assume(caller);
+  if (mkdirat(fd->get(), name, mode) != 0) return -errno;
+  return entry_at(local(dir), fd->get(), name, out);
+}
+
+int Local::symlink(const Caller& caller, Node& dir, const char* name, const char* target, Entry& out) {
+  if (!is_component(name)) return -EINVAL;
+  Ref<SharedFd> fd;
+  if (int err = path_fd(local(dir), fd)) return err;
+  assume(caller);
+  if (symlinkat(target, fd->get(), name) != 0) return -errno;
+  return entry_at(local(dir), fd->get(), name, out);
+}
+
+int Local::link(const Caller&, Node& node, Node& dir, const char* name, Entry& out) {
+  if (!is_component(name)) return -EINVAL;
+  Ref<SharedFd> source, fd;
+  if (int err = path_fd(local(node), source)) return err;
+  if (int err = path_fd(local(dir), fd)) return err;
+  // The kernel in front has applied fs.protected_hardlinks to the caller; here the service links as itself.
+  assume(Caller{});
+  if (linkat(source->get(), "", fd->get(), name, AT_EMPTY_PATH) != 0) {
+    // AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH and answers ENOENT without it; /proc wants nothing (open(2),
+    // O_TMPFILE).
+    if (errno != ENOENT) return -errno;
+    if (linkat(AT_FDCWD, ProcPath(source->get()).c_str(), fd->get(), name, AT_SYMLINK_FOLLOW) != 0)
+      return -errno;
+  }
+  return entry_at(local(dir), fd->get(), name, out);
+}
+
+// The node that loses the name, if any is known; ENOENT when there is no such name.
+int Local::victim(int dir_fd, const char* name, Ref<LocalNode>& out, Attr& attr) {
+  if (int err = stat_at(dir_fd, name, attr)) return err;
+  out = find(NodeIdentity::of(attr));
+  return 0;
+}
+
+int Local::remove(Node& dir, const char* name, const Entry& victim, int flags) {
+  if (!is_component(name)) return -EINVAL;
+  Ref<SharedFd> fd;
+  if (int err = path_fd(local(dir), fd)) return err;
+  LocalNode& node = local(*victim.node);
+  const bool directory = S_ISDIR(victim.attr.stx_mode);
+  if (directory != (flags == AT_REMOVEDIR)) return directory ? -EISDIR : -ENOTDIR;
+  const uint32_t links = directory ? 1 : victim.attr.stx_nlink;
+  if (int err = begin_removal(node, links)) return err;
+  const int err = unlinkat(fd->get(), name, flags) == 0 ? 0 : -errno;
+  end_removal(node, links, err == 0, local(dir), name);
+  return err;
+}
+
+int Local::unlink(const Caller&, Node& dir, const char* name, const Entry& victim) {
+  return remove(dir, name, victim, 0);
+}
+
+int Local::rmdir(const Caller&, Node& dir, const char* name, const Entry& victim) {
+  return remove(dir, name, victim, AT_REMOVEDIR);
+}
+
+int Local::rename(const Caller& caller, Node& dir, const char* name, Node& new_dir, const char* new_name,
+                  uint32_t flags) {
+  if (!is_component(name) || !is_component(new_name)) return -EINVAL;
+  Ref<SharedFd> from, to;
+  if (int err = path_fd(local(dir), from)) return err;
+  if (int err = path_fd(local(new_dir), to)) return err;
+  Ref<LocalNode> moving, replaced;
+  Attr attr;
+  if (int err = victim(from->get(), name, moving, attr)) return err;
+  if (int err = victim(to->get(), new_name, replaced, attr); err && err != -ENOENT) return err;
+  bool loses_name =
+      replaced && replaced.get() != moving.get() && (flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) == 0;
+  const uint32_t links = S_ISDIR(attr.stx_mode) ? 1 : attr.stx_nlink;
+  if (loses_name) {
+    if (int err = begin_removal(*replaced, links)) return err;
+  }
+  if (flags & RENAME_WHITEOUT) assume(caller);
+  const int err = renameat2(from->get(), name, to->get(), new_name, flags) == 0 ? 0 : -errno;
+  if (loses_name) end_removal(*replaced, links, err == 0, local(new_dir), new_name);
+  if (err) return err;
+  if (moving) found_at(*moving, local(new_dir), new_name, 1);
+  if (replaced && (flags & RENAME_EXCHANGE)) found_at(*replaced, local(dir), name, 1);
+  return 0;
+}
+
+int Local::create(const Caller& caller, Node& dir, const char* name, int flags, mode_t mode, Entry& out,
+                  Ref<File>& file) {
+  if (!is_component(name)) return -EINVAL;
+  Ref<SharedFd> fd;
+  if (int err = path_fd(local(dir), fd)) return err;
+  assume(caller);
+  int raw = openat(fd->get(), name,
+                   (flags & kKeptOpenFlags) | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, mode);
+  if (raw < 0) return -errno;
+  Fd made(raw);
+  if (int err = stat_fd(raw, out.attr)) return err;
+  if (!S_ISREG(out.attr.stx_mode))
+    return -ESTALE;  // a special file took the name meanwhile: the kernel looks again
+  Ref<LocalNode> node;
+  if (int err = intern(&local(dir), fd->get(), name, raw, out.attr, node)) return err;
+  if (int err = count_open(*node)) return err;
+  out.node = Ref<Node>::share(node.get());
+  file = Ref<File>::adopt(new LocalFile(std::move(node), std::move(made)));
+  return 0;
+}
+
+int Local::tmpfile(const Caller& caller, Node& dir, int flags, mode_t mode, Entry& out, Ref<File>& file) {
+  Ref<SharedFd> fd;
+  if (int err = path_fd(local(dir), fd)) return err;
+  assume(caller);
+  int raw = openat(fd->get(), ".", (flags & kKeptOpenFlags & ~O_DIRECTORY) | O_TMPFILE | O_CLOEXEC, mode);
+  if (raw < 0) return -errno;
+  Fd made(raw);
+  if (int err = stat_fd(raw, out.attr)) return err;
+  Ref<LocalNode> node;
+  if (int err = intern(nullptr, -1, "", raw, out.attr, node)) return err;
+  int path = ::open(ProcPath(raw).c_str(), O_PATH | O_CLOEXEC);
+  if (path < 0) return -errno;
+  {
+    std::lock_guard guard(node->lock);
+    node->pin = Ref<SharedFd>::adopt(new SharedFd(Fd(path)));
+    node->unnamed = true;
+  }
+  if (int err = count_open(*node)) return err;
+  out.node = Ref<Node>::share(node.get());
+  file = Ref<File>::adopt(new LocalFile(std::move(node), std::move(made)));
+  return 0;
+}
+
+int Local::open(const Caller&, Node& node, int flags, bool restored, Ref<File>& file) {
+  LocalNode& n = local(node);
+  if (!S_ISREG(n.type) && !S_ISDIR(n.type))
+    return -ENXIO;  // the kernel in front opens devices, pipes and sockets itself
+  int kept = flags & kKeptOpenFlags & ~(O_EXCL | (restored ? O_TRUNC : 0));
+  Fd fd;
+  if (int err = restored ? open_again(n, kept, fd) : open_real(n, kept, fd)) return err;
+  if (int err = count_open(n)) return err;
+  file = Ref<File>::adopt(new LocalFile(Ref<LocalNode>::share(&n), std::move(fd)));
+  return 0;
+}
+
+}  // namespace poly

@@ -1,0 +1,152 @@
+#include "native/core/node_table.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace poly {
+namespace {
+
+NodeBinding* binding_of(Node& node, uint32_t instance) {
+  for (auto& binding : node.bindings) {
+    if (binding.instance == instance) return &binding;
+  }
+  return nullptr;
+}
+
+uint32_t block_of(const NodeRecord& record) {
+  return static_cast<uint32_t>(record.handle.load());
+}
+
+}  // namespace
+
+NodeTable::NodeTable(PoolMemory& pool)
+    : pool_(pool), table_(pool.nodes, PoolMemory::kNodes, pool.header->nodes_used) {
+  if (pool.header->blocks_used.load() == 0) pool.header->blocks_used.store(1);
+  std::vector<bool> used(pool.header->blocks_used.load());
+  table_.for_each_live([&](uint32_t, NodeRecord& record) {
+    if (uint32_t block = block_of(record); block < used.size()) used[block] = true;
+  });
+  for (uint32_t i = static_cast<uint32_t>(used.size()); i-- > 1;) {
+    if (!used[i]) free_blocks_.push_back(i);
+  }
+}
+
+// A new handle never overwrites the old one: a block is filled before the record points to it, so a death in
+// between leaves one of the two.
+int NodeTable::store_handle(Libservice& libservice, Node& node, NodeRecord& record) {
+  NodeHandle handle;
+  if (int err = libservice.encode(node, handle)) return err;
+  const bool first = record.handle.load() == 0;
+  const uint32_t old = block_of(record);
+  if (handle.size <= NodeRecord::kInline && first) {
+    std::memcpy(record.inline_handle, handle.bytes.data(), handle.size);
+    record.handle.store(uint64_t{handle.size} << 32, std::memory_order_release);
+    return 0;
+  }
+  std::lock_guard guard(blocks_lock_);
+  uint32_t block = 0;
+  if (!free_blocks_.empty()) {
+    block = free_blocks_.back();
+    free_blocks_.pop_back();
+  } else {
+    block = pool_.header->blocks_used.load();
+    if (block == PoolMemory::kBlocks) return -ENFILE;
+    pool_.header->blocks_used.store(block + 1);
+  }
+  std::memcpy(pool_.blocks[block].bytes, handle.bytes.data(), handle.size);
+  record.handle.store(uint64_t{handle.size} << 32 | block, std::memory_order_release);
+  if (old) free_blocks_.push_back(old);
+  return 0;
+}
+
+void NodeTable::free_block(const NodeRecord& record) {
+  const uint32_t block = block_of(record);
+  if (!block) return;
+  std::lock_guard guard(blocks_lock_);
+  free_blocks_.push_back(block);
+}
+
+int NodeTable::remember(Libservice& libservice, uint32_t instance, Node& node, uint64_t& id) {
+  std::lock_guard binding_guard(node.binding_lock);
+  if (NodeBinding* binding = binding_of(node, instance)) {
+    std::lock_guard guard(table_.stripe(binding->record));
+    table_.record(binding->record).lookups.fetch_add(1, std::memory_order_relaxed);
+    id = table_.id(binding->record);
+    return 0;
+  }
+  uint32_t index = table_.reserve();
+  if (!index) return -ENFILE;
+  NodeRecord& record = table_.record(index);
+  record.instance.store(instance, std::memory_order_relaxed);
+  record.lookups.store(1, std::memory_order_relaxed);
+  record.handle.store(0, std::memory_order_relaxed);
+  // A node without a handle still works until a restart, when it answers ESTALE.
+  (void)store_handle(libservice, node, record);
+  node.bindings.push_back({instance, index});
+  id = table_.publish(index, Ref<Node>::share(&node));
+  return 0;
+}
+
+void NodeTable::forget(uint32_t instance, uint64_t id, uint64_t lookups) {
+  auto index = static_cast<uint32_t>(id);
+  Ref<Node> node = table_.get(id, instance);
+  NodeRecord& record = table_.record(index);
+  if (!node) {
+    // Of a node that could not be decoded after a restart only the record is left.
+    std::lock_guard guard(table_.stripe(index));
+    if (!table_.index_of(id) || record.instance != instance) return;
+    uint64_t held = record.lookups.load(std::memory_order_relaxed);
+    record.lookups.store(held - std::min(held, lookups), std::memory_order_relaxed);
+    if (held > lookups) return;
+    free_block(record);
+    (void)table_.retire(index);
+    return;
+  }
+  Ref<Node> retired;  // dropped last, outside the locks
+  std::lock_guard binding_guard(node->binding_lock);
+  std::lock_guard guard(table_.stripe(index));
+  if (!table_.index_of(id)) return;
+  uint64_t held = record.lookups.load(std::memory_order_relaxed);
+  record.lookups.store(held - std::min(held, lookups), std::memory_order_relaxed);
+  if (held > lookups) return;
+  std::erase_if(node->bindings, [&](const NodeBinding& b) { return b.instance == instance; });
+  free_block(record);
+  retired = table_.retire(index);
+}
+
+uint64_t NodeTable::id_in(Node& node, uint32_t instance) {
+  std::lock_guard guard(node.binding_lock);
+  NodeBinding* binding = binding_of(node, instance);
+  return binding ? table_.id(binding->record) : 0;
+}
+
+void NodeTable::refresh_handle(Libservice& libservice, Node& node) {
+  std::lock_guard guard(node.binding_lock);
+  for (auto& binding : node.bindings) (void)store_handle(libservice, node, table_.record(binding.record));
+}
+
+void NodeTable::restore(Libservice& libservice, uint32_t instance) {
+  table_.for_each_live([&](uint32_t index, NodeRecord& record) {
+    if (record.instance != instance) return;
+    uint64_t packed = record.handle.load();
+    auto block = static_cast<uint32_t>(packed);
+    NodeHandle handle;
+    handle.size = static_cast<uint16_t>(
+        std::min<uint64_t>(packed >> 32, block ? NodeHandle::kMax : NodeRecord::kInline));
+    if (block >= PoolMemory::kBlocks) return;
+    std::memcpy(handle.bytes.data(), block ? pool_.blocks[block].bytes : record.inline_handle, handle.size);
+    Ref<Node> node;
+    if (libservice.decode(handle, node) != 0) return;
+    std::lock_guard guard(node->binding_lock);
+    if (!binding_of(*node, instance)) node->bindings.push_back({instance, index});
+    (void)table_.restore(table_.id(index), node);
+  });
+}
+
+void NodeTable::drop_instance(uint32_t instance) {
+  table_.for_each_live([&](uint32_t index, NodeRecord& record) {
+    if (record.instance == instance) forget(instance, table_.id(index), UINT64_MAX);
+  });
+}
+
+}  // namespace poly

@@ -1,0 +1,47 @@
+// Which libservice node each node id of each instance means, and how often the kernel holds it (FUSE lookup
+// counts).
+//
+// Lock order: Node::binding_lock > RecordTable stripe.
+#pragma once
+
+#include "native/core/record_table.hpp"
+
+namespace poly {
+
+class NodeTable {
+ public:
+  explicit NodeTable(PoolMemory& pool);
+
+  // One more lookup of `node` by `instance`; makes its record at the first. ENFILE when the table is full.
+  [[nodiscard]] int remember(Libservice&, uint32_t instance, Node& node, uint64_t& id);
+  // The kernel gave up `lookups` references; at none left the record and its node go.
+  void forget(uint32_t instance, uint64_t id, uint64_t lookups);
+  Ref<Node> get(uint64_t id, uint32_t instance) { return table_.get(id, instance); }
+  // The id of a node this instance knows, or 0.
+  uint64_t id_in(Node& node, uint32_t instance);
+  uint64_t id_of(uint32_t record) const { return table_.id(record); }
+  // The node moved: its handle may read otherwise now, for all instances.
+  void refresh_handle(Libservice&, Node& node);
+
+  // After a restart: decodes all nodes of an instance. Unreadable ones stay as ids that answer ESTALE.
+  void restore(Libservice&, uint32_t instance);
+  void drop_instance(uint32_t instance);
+  template <typename Visit>
+  void for_each_id(uint32_t instance, Visit visit) {
+    table_.for_each_live([&](uint32_t index, NodeRecord& record) {
+      if (record.instance == instance) visit(table_.id(index));
+    });
+  }
+  uint64_t count(uint32_t instance) { return table_.count(instance); }
+
+ private:
+  [[nodiscard]] int store_handle(Libservice&, Node&, NodeRecord&);
+  void free_block(const NodeRecord&);
+
+  PoolMemory& pool_;
+  RecordTable<NodeRecord, Node> table_;
+  std::mutex blocks_lock_;
+  std::vector<uint32_t> free_blocks_;  // guarded by blocks_lock_
+};
+
+}  // namespace poly

@@ -1,0 +1,121 @@
+#include "native/fuse/notifier.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "native/fuse/connection.hpp"
+
+namespace poly {
+
+Notifier::~Notifier() {
+  {
+    std::lock_guard guard(lock_);
+    stopping_ = true;
+  }
+  work_.notify_all();
+  for (auto& thread : threads_) thread.join();
+}
+
+void Notifier::post(Connection& connection, const void* message, size_t size, Waits waits,
+                    const TicketRef& ticket) {
+  auto bytes = static_cast<const std::byte*>(message);
+  if (ticket) ticket->add();
+  std::lock_guard guard(lock_);
+  put(connection, lanes_[&connection], {0, {bytes, bytes + size}, waits, ticket});
+}
+
+bool Notifier::post_before_reply(Connection& connection, std::span<const std::byte> message, size_t queue,
+                                 std::span<const std::byte> reply) {
+  std::lock_guard guard(lock_);
+  Lane& lane = lanes_[&connection];
+  if (lane.for_directory != 0) return false;
+  put(connection, lane, {0, {message.begin(), message.end()}, Waits::kForPages, nullptr});
+  put(connection, lane, {queue, {reply.begin(), reply.end()}, Waits::kForPages, nullptr});
+  return true;
+}
+
+bool Notifier::post_reply(Connection& connection, size_t queue, const void* message, size_t size) {
+  auto bytes = static_cast<const std::byte*>(message);
+  std::lock_guard guard(lock_);
+  auto it = lanes_.find(&connection);
+  if (it == lanes_.end() || (it->second.items.empty() && !it->second.sending)) return false;
+  put(connection, it->second, {queue, {bytes, bytes + size}, Waits::kForPages, nullptr});
+  return true;
+}
+
+// Caller holds lock_.
+void Notifier::put(Connection& connection, Lane& lane, Item item) {
+  lane.for_directory += item.waits == Waits::kForDirectory;
+  lane.items.push_back(std::move(item));
+  if (lane.sending || lane.ready) return;
+  lane.ready = true;
+  ready_.push_back(&connection);
+  if (idle_ < ready_.size() && threads_.size() < kThreads) threads_.emplace_back([this] { run(); });
+  work_.notify_one();
+}
+
+void Notifier::forget(Connection& connection) {
+  std::deque<Item> never;
+  {
+    std::unique_lock guard(lock_);
+    auto it = lanes_.find(&connection);
+    if (it == lanes_.end()) return;
+    sent_.wait(guard, [&] {
+      std::ranges::move(it->second.items, std::back_inserter(never));
+      it->second.items.clear();
+      return !it->second.sending;
+    });
+    std::erase(ready_, &connection);
+    lanes_.erase(it);
+  }
+  for (auto& item : never) {
+    if (item.ticket) item.ticket->done();
+  }
+}
+
+size_t Notifier::waiting() {
+  std::lock_guard guard(lock_);
+  size_t n = 0;
+  for (auto& [connection, lane] : lanes_) n += lane.items.size() + lane.sending;
+  return n;
+}
+
+void Notifier::run() {
+  prctl(PR_SET_NAME, "poly-notifier");
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for Node's thread
+  std::unique_lock guard(lock_);
+  for (;;) {
+    idle_++;
+    work_.wait(guard, [&] { return stopping_ || !ready_.empty(); });
+    idle_--;
+    if (stopping_) return;
+    Connection& connection = *ready_.front();
+    ready_.pop_front();
+    Lane& lane = lanes_.at(&connection);
+    lane.ready = false;
+    if (lane.items.empty()) continue;  // forget() is at it
+    lane.sending = true;               // and forget() waits
+    Item item = std::move(lane.items.front());
+    lane.items.pop_front();
+    guard.unlock();
+    // ENOENT: the kernel holds nothing of that name or node, which is what we wanted, or asks no more.
+    connection.notifying_since.store(coarse_ns());
+    (void)connection.send(item.queue, item.message.data(), item.message.size());
+    connection.notifying_since.store(0);
+    if (item.ticket) item.ticket->done();
+    guard.lock();
+    lane.for_directory -= item.waits == Waits::kForDirectory;
+    lane.sending = false;
+    lane.ready = !lane.items.empty();
+    if (lane.ready) ready_.push_back(&connection);
+    sent_.notify_all();
+  }
+}
+
+}  // namespace poly
