@@ -2,7 +2,7 @@
 import { applicationTest, full } from './place.ts';
 
 const load = '/usr/share/dbench/client.txt';
-const seconds = full ? 15 : 4;
+const seconds = full ? 6 : 4;
 
 for (const clients of full ? [1, 4, 16] : [2]) {
   const needs = { programs: ['dbench'], files: [load], size: '2g', minutes: 4 };

@@ -2,7 +2,7 @@
 import { applicationTest, full, type Place } from './place.ts';
 
 const git = 'git -c user.name=test -c user.email=test@localhost -c gc.auto=0 -c protocol.file.allow=always';
-const tree = full ? '/usr/lib/python3.11' : '/usr/include/linux';
+const tree = full ? '/usr/lib/python3.11/test' : '/usr/include/linux';
 
 /** A repository with a history, on the disk. */
 const origin = `

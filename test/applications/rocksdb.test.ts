@@ -1,7 +1,7 @@
 /** RocksDB's own benchmark: many files made, mapped, renamed and deleted, with checksums on every block. */
 import { applicationTest, full } from './place.ts';
 
-const keys = full ? 400_000 : 40_000;
+const keys = full ? 150_000 : 40_000;
 const phases =
   'fillseq,fillrandom,overwrite,readrandom,readseq,deleterandom,readwhilewriting,compact,readrandom';
 

@@ -62,7 +62,7 @@ const NOT_IMPLEMENTED = 4;
 function stressorTest(name: string, isLong: boolean): void {
   const needs = { programs: ['stress-ng'], full: isLong, size: '2g', minutes: 6 };
   applicationTest(`stress-ng ${name}`, needs, async (t, place) => {
-    const run = full ? '3s' : '1s';
+    const run = full ? '2s' : '1s';
     const script = `stress-ng --${name} 2 --timeout ${run} --verify --temp-path . ${sizes}`;
     const here = await place.run(script, 150);
     if (here.status === 0 || here.status === NOT_IMPLEMENTED) {

@@ -1,7 +1,7 @@
 /** Copying whole trees in and out, with everything that hangs on a file. */
 import { applicationTest, full, isRoot } from './place.ts';
 
-const real = full ? '/usr/lib/python3.11' : '/usr/include/linux';
+const real = full ? '/usr/lib/python3.11/test' : '/usr/include/linux';
 
 /** Real files, and all the kinds and properties that copying programs forget. */
 const makeTree = `
