@@ -223,8 +223,6 @@ class Libservice {
   virtual void all_restored() {}
   // The parking lot has lost all: park again what should be there. 0, or -errno of what could not be parked.
   [[nodiscard]] virtual int park_again() { return 0; }
-  // True when a rename changes what encode() answers, so that stored handles must be made anew.
-  [[nodiscard]] virtual bool handles_hold_names() const { return false; }
 
   // ENOTSUP where nothing can be lent. Nothing borrows yet; the answer is reported by `poly stat`.
   [[nodiscard]] virtual int lend(File&, Loan& out) = 0;

@@ -186,7 +186,6 @@ int Local::decode(const NodeHandle& handle, Ref<Node>& out) {
   if (header.name_size) {
     node->known.name.assign(reinterpret_cast<const char*>(rest), header.name_size);
     node->known.parent_identity = header.parent;
-    has_named_nodes_.store(true, std::memory_order_relaxed);
   }
   {
     std::lock_guard guard(adopt_lock_);

@@ -146,7 +146,7 @@ int Local::root(const char* subdirectory, Entry& out) {
   Fd fd(raw);
   if (int err = stat_fd(fd.get(), out.attr)) return err;
   Ref<LocalNode> node;
-  if (int err = intern(nullptr, -1, "", fd.get(), out.attr, node)) return err;
+  if (int err = intern(-1, "", fd.get(), out.attr, node)) return err;
   std::lock_guard guard(node->lock);
   // The root of an instance stays open: in path mode nothing else could find it again.
   if (!node->pin) node->pin = Ref<SharedFd>::adopt(new SharedFd(std::move(fd)));
@@ -203,34 +203,29 @@ int Local::make_handle(int fd, const char* name, const Attr& attr, HostHandle& o
   return 0;
 }
 
-int Local::intern(LocalNode* dir, int dir_fd, const char* name, int fd, const Attr& attr,
-                  Ref<LocalNode>& out) {
+int Local::intern(int dir_fd, const char* name, int fd, const Attr& attr, Ref<LocalNode>& out) {
   auto identity = NodeIdentity::of(attr);
   out = find(identity);
-  if (!out) {
-    auto node = Ref<LocalNode>::adopt(new LocalNode(*this, identity, attr.stx_mode & S_IFMT));
-    // Through another mount (a host submount) the root's descriptor cannot open handles: path mode.
-    if (use_handles_ && attr.stx_mnt_id == root_mount_) {
-      int err =
-          fd >= 0 ? make_handle(fd, "", attr, node->handle) : make_handle(dir_fd, name, attr, node->handle);
-      if (err == -ENOENT || err == -ESTALE) return err;
-    }
-    if (int err = publish(std::move(node), out)) return err;
+  if (out) return 0;
+  auto node = Ref<LocalNode>::adopt(new LocalNode(*this, identity, attr.stx_mode & S_IFMT));
+  // Through another mount (a host submount) the root's descriptor cannot open handles: path mode.
+  if (use_handles_ && attr.stx_mnt_id == root_mount_) {
+    int err =
+        fd >= 0 ? make_handle(fd, "", attr, node->handle) : make_handle(dir_fd, name, attr, node->handle);
+    if (err == -ENOENT || err == -ESTALE) return err;
   }
-  if (out->handle.size == 0 && dir) {
-    has_named_nodes_.store(true, std::memory_order_relaxed);
-    found_at(*out, *dir, name, S_ISDIR(attr.stx_mode) ? 1 : attr.stx_nlink);
-  }
-  return 0;
+  return publish(std::move(node), out);
 }
 
 int Local::entry_at(LocalNode& dir, int dir_fd, const char* name, Entry& out) {
   Ref<LocalNode> node;
   // A name replaced between two calls is asked again; a host process doing that for ever gets ESTALE.
   for (int attempt = 0; attempt < 16; attempt++) {
+    const uint64_t version = dir.names_version.load();
     if (int err = stat_at(dir_fd, name, out.attr)) return err;
-    int err = intern(&dir, dir_fd, name, -1, out.attr, node);
+    int err = intern(dir_fd, name, -1, out.attr, node);
     if (err == 0) {
+      found_at(*node, dir, name, out.attr, version);
       out.node = std::move(node);
       return 0;
     }

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "fastpath/fd.hpp"
+#include "libservices/handle_store.hpp"
 #include "libservices/libservice.hpp"
 #include "libservices/local/fd_cache.hpp"
 #include "libservices/local/local_node.hpp"
@@ -24,11 +25,12 @@
 namespace poly {
 
 struct LocalOptions {
-  std::string parking_prefix;     // what the names of its parked fds begin with
-  ParkingLot* parking = nullptr;  // null: open-but-unlinked files die with the service
-  std::vector<ParkedFd> parked;   // what a predecessor left there
-  size_t path_fds = 1024;         // bound of the O_PATH cache
-  bool use_handles = true;        // off: path mode even where handles work (tests)
+  std::string parking_prefix;      // what the names of its parked fds begin with
+  ParkingLot* parking = nullptr;   // null: open-but-unlinked files die with the service
+  std::vector<ParkedFd> parked;    // what a predecessor left there
+  HandleStore* handles = nullptr;  // null: what moves in path mode is not found after a restart
+  size_t path_fds = 1024;          // bound of the O_PATH cache
+  bool use_handles = true;         // off: path mode even where handles work (tests)
 };
 
 class Local final : public Libservice {
@@ -73,7 +75,6 @@ class Local final : public Libservice {
   int decode(const NodeHandle&, Ref<Node>& out) override;
   void all_restored() override;
   int park_again() override;
-  bool handles_hold_names() const override { return has_named_nodes_.load(std::memory_order_relaxed); }
   int lend(File&, Loan& out) override;
 
   bool uses_handles() const { return use_handles_; }
@@ -102,9 +103,8 @@ class Local final : public Libservice {
 
   Shard& shard(const NodeIdentity& identity) { return shards_[(identity.ino ^ identity.ino >> 6) % kShards]; }
   Ref<LocalNode> find(const NodeIdentity& identity);
-  // The node for `attr`, found or made; `dir`/`name`/`dir_fd` say how to reach it again, `fd` when one is
-  // open on it.
-  int intern(LocalNode* dir, int dir_fd, const char* name, int fd, const Attr& attr, Ref<LocalNode>& out);
+  // The node for `attr`, found or made; `fd` when one is open on it, else it is dir_fd/name.
+  int intern(int dir_fd, const char* name, int fd, const Attr& attr, Ref<LocalNode>& out);
   int publish(Ref<LocalNode> fresh, Ref<LocalNode>& out);
   int make_handle(int fd, const char* name, const Attr& attr, HostHandle& out);
   int entry_at(LocalNode& dir, int dir_fd, const char* name, Entry& out);
@@ -114,22 +114,27 @@ class Local final : public Libservice {
   static constexpr int kNoWay = 1;
   // Without regard to names: cached, pinned, or by handle. kNoWay: only a name leads there.
   int path_fd_directly(LocalNode& node, Ref<SharedFd>& out);
-  int open_path(LocalNode& node, Ref<SharedFd>& out);  // by names only
+  int open_path(LocalNode& node, Ref<SharedFd>& out);   // by names only
+  int walk_names(LocalNode& node, Ref<SharedFd>& out);  // kNoWay: a name changed meanwhile
   KnownName known_name(LocalNode& node);
   // A real descriptor with open(2)'s flags.
   int open_real(LocalNode& node, int flags, Fd& out);
   // The same for a file that was open before a restart, whatever its mode has become.
   int open_again(LocalNode& node, int flags, Fd& out);
-  // Around the removal of one of the node's names, `links` of which there were. Before: keeps it reachable,
-  // and parks it when it is or may be in use without a name. After: what turned out to be unnecessary is
-  // undone.
-  int begin_removal(LocalNode& node, uint32_t links);
-  void end_removal(LocalNode& node, uint32_t links, bool removed, LocalNode& dir, const char* name);
+  // Around a change of the node's names, after which it has `left`. Before: keeps it reachable, and parks it
+  // when it is or may be in use without a name, or until a successor would find it by the name it has then.
+  // After: what turned out to be unnecessary is undone.
+  int begin_change(LocalNode& node, uint32_t left);
+  void end_change(LocalNode& node, bool reachable);
+  // What has happened in between. True: nobody needs what was parked.
+  bool lost_name(LocalNode& node, uint32_t left, LocalNode& dir, const char* name);
+  bool moved(LocalNode& node, LocalNode& dir, const char* name, LocalNode& new_dir, const char* new_name);
+  bool store_name(LocalNode& node);
   int park(LocalNode& node);  // caller holds node.lock
   int count_open(LocalNode& node);
   int victim(int dir_fd, const char* name, Ref<LocalNode>& out, Attr& attr);
-  // The node, which has so many links, is dir/name.
-  void found_at(LocalNode& node, LocalNode& dir, const char* name, uint32_t links);
+  // The node had these attributes as dir/name, after the directory's names_version had been `version`.
+  void found_at(LocalNode& node, LocalNode& dir, const char* name, const Attr& attr, uint64_t version);
   int remove(Node& dir, const char* name, const Entry& victim, int flags);
   std::string parking_name(const LocalNode& node) const;
   void forget(LocalNode& node);
@@ -139,8 +144,7 @@ class Local final : public Libservice {
   uint64_t root_mount_ = 0;
   NodeIdentity root_identity_;
   bool use_handles_ = false;
-  bool flush_reports_ = true;                 // close(2) on this host filesystem may report errors
-  std::atomic<bool> has_named_nodes_{false};  // some node is reached by parent and name
+  bool flush_reports_ = true;  // close(2) on this host filesystem may report errors
   FdCache cache_;
   std::array<Shard, kShards> shards_;
   std::mutex adopt_lock_;

@@ -73,7 +73,7 @@ class LocalNode final : public Node {
   KnownName previous;       // path mode: the one before, which still holds if it was another hard link
   Ref<SharedFd> pin;        // set before a name goes, kept once it may be the last one
   std::string parked_name;  // the keeper holds the pin too, under this name
-  uint32_t removals = 0;    // names that are being taken away
+  uint32_t changes = 0;     // of its names, under way
   bool unnamed = false;     // no name is known any more: the pin stays
   bool is_root = false;     // of an instance: the pin stays
   // Files open on it; a node of before a restart may have more, which are opened again at their first use.

@@ -81,6 +81,13 @@ int Local::victim(int dir_fd, const char* name, Ref<LocalNode>& out, Attr& attr)
   return 0;
 }
 
+namespace {
+// When the name by which it was found goes.
+uint32_t names_left(const Attr& attr) {
+  return S_ISDIR(attr.stx_mode) || attr.stx_nlink == 0 ? 0 : attr.stx_nlink - 1;
+}
+}  // namespace
+
 int Local::remove(Node& dir, const char* name, const Entry& victim, int flags) {
   if (!is_component(name)) return -EINVAL;
   Ref<SharedFd> fd;
@@ -88,10 +95,10 @@ int Local::remove(Node& dir, const char* name, const Entry& victim, int flags) {
   LocalNode& node = local(*victim.node);
   const bool directory = S_ISDIR(victim.attr.stx_mode);
   if (directory != (flags == AT_REMOVEDIR)) return directory ? -EISDIR : -ENOTDIR;
-  const uint32_t links = directory ? 1 : victim.attr.stx_nlink;
-  if (int err = begin_removal(node, links)) return err;
+  const uint32_t left = names_left(victim.attr);
+  if (int err = begin_change(node, left)) return err;
   const int err = unlinkat(fd->get(), name, flags) == 0 ? 0 : -errno;
-  end_removal(node, links, err == 0, local(dir), name);
+  end_change(node, err != 0 || lost_name(node, left, local(dir), name));
   return err;
 }
 
@@ -109,23 +116,34 @@ int Local::rename(const Caller& caller, Node& dir, const char* name, Node& new_d
   Ref<SharedFd> from, to;
   if (int err = path_fd(local(dir), from)) return err;
   if (int err = path_fd(local(new_dir), to)) return err;
-  Ref<LocalNode> moving, replaced;
+  Ref<LocalNode> moving, other;
   Attr attr;
   if (int err = victim(from->get(), name, moving, attr)) return err;
-  if (int err = victim(to->get(), new_name, replaced, attr); err && err != -ENOENT) return err;
-  bool loses_name =
-      replaced && replaced.get() != moving.get() && (flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) == 0;
-  const uint32_t links = S_ISDIR(attr.stx_mode) ? 1 : attr.stx_nlink;
-  if (loses_name) {
-    if (int err = begin_removal(*replaced, links)) return err;
+  if (int err = victim(to->get(), new_name, other, attr); err && err != -ENOENT) return err;
+  const bool exchange = flags & RENAME_EXCHANGE;
+  const uint32_t left = exchange ? 1 : names_left(attr);
+  // Two names of one inode stay what they are. What is reached by its handle may move as it likes.
+  if ((flags & RENAME_NOREPLACE) || moving.get() == other.get()) other = nullptr;
+  if (moving && (moving->handle.size != 0 || moving.get() == other.get())) moving = nullptr;
+  if (other && other->handle.size != 0 && exchange) other = nullptr;
+  if (moving) {
+    if (int err = begin_change(*moving, 1)) return err;
+  }
+  if (other) {
+    if (int err = begin_change(*other, left)) {
+      if (moving) end_change(*moving, true);
+      return err;
+    }
   }
   if (flags & RENAME_WHITEOUT) assume(caller);
   const int err = renameat2(from->get(), name, to->get(), new_name, flags) == 0 ? 0 : -errno;
-  if (loses_name) end_removal(*replaced, links, err == 0, local(new_dir), new_name);
-  if (err) return err;
-  if (moving) found_at(*moving, local(new_dir), new_name, 1);
-  if (replaced && (flags & RENAME_EXCHANGE)) found_at(*replaced, local(dir), name, 1);
-  return 0;
+  LocalNode &old_dir = local(dir), &next_dir = local(new_dir);
+  if (moving) end_change(*moving, err != 0 || moved(*moving, old_dir, name, next_dir, new_name));
+  if (other) {
+    end_change(*other, err != 0 || (exchange ? moved(*other, next_dir, new_name, old_dir, name)
+                                             : lost_name(*other, left, next_dir, new_name)));
+  }
+  return err;
 }
 
 int Local::create(const Caller& caller, Node& dir, const char* name, int flags, mode_t mode, Entry& out,
@@ -133,6 +151,7 @@ int Local::create(const Caller& caller, Node& dir, const char* name, int flags, 
   if (!is_component(name)) return -EINVAL;
   Ref<SharedFd> fd;
   if (int err = path_fd(local(dir), fd)) return err;
+  const uint64_t version = local(dir).names_version.load();
   assume(caller);
   int raw = openat(fd->get(), name,
                    (flags & kKeptOpenFlags) | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, mode);
@@ -142,7 +161,8 @@ int Local::create(const Caller& caller, Node& dir, const char* name, int flags, 
   if (!S_ISREG(out.attr.stx_mode))
     return -ESTALE;  // a special file took the name meanwhile: the kernel looks again
   Ref<LocalNode> node;
-  if (int err = intern(&local(dir), fd->get(), name, raw, out.attr, node)) return err;
+  if (int err = intern(fd->get(), name, raw, out.attr, node)) return err;
+  found_at(*node, local(dir), name, out.attr, version);
   if (int err = count_open(*node)) return err;
   out.node = Ref<Node>::share(node.get());
   file = Ref<File>::adopt(new LocalFile(std::move(node), std::move(made)));
@@ -158,7 +178,7 @@ int Local::tmpfile(const Caller& caller, Node& dir, int flags, mode_t mode, Entr
   Fd made(raw);
   if (int err = stat_fd(raw, out.attr)) return err;
   Ref<LocalNode> node;
-  if (int err = intern(nullptr, -1, "", raw, out.attr, node)) return err;
+  if (int err = intern(-1, "", raw, out.attr, node)) return err;
   int path = ::open(ProcPath(raw).c_str(), O_PATH | O_CLOEXEC);
   if (path < 0) return -errno;
   {

@@ -14,22 +14,32 @@ namespace {
 // a circle.
 constexpr size_t kDeepest = 1u << 17;
 
+// So often a name may change under a walk that meets it.
+constexpr int kMoves = 16;
+
 bool same_name(const KnownName& known, const LocalNode& dir, const char* name) {
   return known.name == name && known.parent_identity == dir.identity;
 }
 
 }  // namespace
 
-void Local::found_at(LocalNode& node, LocalNode& dir, const char* name, uint32_t links) {
+// A name that is changing while it is looked at says nothing: who changes it knows what it becomes.
+void Local::found_at(LocalNode& node, LocalNode& dir, const char* name, const Attr& attr, uint64_t version) {
   if (node.handle.size != 0 || &node == root_.get()) return;
   KnownName latest{Ref<LocalNode>::share(&dir), dir.identity, name}, gone;  // dropped after the lock
-  std::lock_guard guard(node.lock);
-  if (links > 1 && !same_name(node.known, dir, name)) {
-    gone = std::exchange(node.previous, std::move(node.known));
-  } else if (links <= 1) {
-    gone = std::exchange(node.previous, {});
+  {
+    std::lock_guard guard(node.lock);
+    if (same_name(node.known, dir, name)) {
+      std::swap(node.known.parent, latest.parent);
+      return;
+    }
+    const bool steady = version % 2 == 0 && dir.names_version.load() == version;
+    if (!steady && !node.known.name.empty()) return;
+    const bool keep = !S_ISDIR(attr.stx_mode) && attr.stx_nlink > 1;
+    std::swap(node.known, latest);
+    gone = std::exchange(node.previous, keep ? std::move(latest) : KnownName{});
   }
-  std::swap(node.known, latest);
+  (void)store_name(node);  // else it works until a restart
 }
 
 namespace {
@@ -71,30 +81,47 @@ KnownName Local::known_name(LocalNode& node) {
   return known;
 }
 
-// By names: up to the first parent that is reached directly, and down again. No recursion, trees may be
-// deeper than stacks.
 int Local::open_path(LocalNode& node, Ref<SharedFd>& out) {
+  for (int attempt = 0; attempt < kMoves; attempt++) {
+    if (int err = walk_names(node, out); err != kNoWay) return err;
+  }
+  return -ESTALE;
+}
+
+// Up to the first parent that is reached directly, and down again. No recursion, trees may be deeper than
+// stacks.
+int Local::walk_names(LocalNode& node, Ref<SharedFd>& out) {
   struct Step {
     Ref<LocalNode> node;
-    std::string name;
+    KnownName known;
   };
   std::vector<Step> steps;
   for (auto at = Ref<LocalNode>::share(&node);;) {
     KnownName known = known_name(*at);
-    if (!known.parent || steps.size() == kDeepest) return -ESTALE;
-    steps.push_back({std::move(at), std::move(known.name)});
-    at = std::move(known.parent);
+    Ref<LocalNode> parent = known.parent;
+    if (!parent || steps.size() == kDeepest) return -ESTALE;
+    steps.push_back({std::move(at), std::move(known)});
+    at = std::move(parent);
     int err = path_fd_directly(*at, out);
     if (err == 0) break;
     if (err != kNoWay) return err;
   }
   for (; !steps.empty(); steps.pop_back()) {
     Step& step = steps.back();
-    Fd fd(openat(out->get(), step.name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-    if (!fd) return errno == ENOENT || errno == ENOTDIR ? -ESTALE : -errno;
+    Fd fd(openat(out->get(), step.known.name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (!fd && errno != ENOENT && errno != ENOTDIR) return -errno;
     Attr attr;
-    if (int err = stat_fd(fd.get(), attr)) return err;
-    if (!(NodeIdentity::of(attr) == step.node->identity)) return -ESTALE;
+    if (fd) {
+      if (int err = stat_fd(fd.get(), attr)) return err;
+    }
+    if (!fd || !(NodeIdentity::of(attr) == step.node->identity)) {
+      // Pinned while it changes; so the pin is looked for first.
+      if (pinned(*step.node, out)) continue;
+      std::lock_guard guard(step.node->lock);
+      const KnownName& now = step.node->known;
+      const bool same = now.name == step.known.name && now.parent_identity == step.known.parent_identity;
+      return same ? -ESTALE : kNoWay;
+    }
     out = Ref<SharedFd>::adopt(new SharedFd(std::move(fd)));
     cache_.insert(step.node.get(), out);
   }
@@ -180,55 +207,78 @@ bool in_use(const LocalNode& node) {
 }
 }  // namespace
 
-int Local::begin_removal(LocalNode& node, uint32_t links) {
+int Local::begin_change(LocalNode& node, uint32_t left) {
   Ref<SharedFd> fd;
   {
     std::lock_guard guard(node.lock);
-    node.removals++;
-    if (links > 1 && node.handle.size != 0 && !in_use(node)) return 0;
+    node.changes++;
+    if (left && node.handle.size != 0 && !in_use(node)) return 0;
     fd = node.pin;
   }
   int err = fd ? 0 : path_fd(node, fd);
   std::lock_guard guard(node.lock);
   if (!err) {
     if (!node.pin) node.pin = std::move(fd);
-    if (in_use(node)) err = park(node);
+    if (left || in_use(node)) err = park(node);
   }
-  if (err) node.removals--;
+  if (err) node.changes--;
   return err;
 }
 
-void Local::end_removal(LocalNode& node, uint32_t links, bool removed, LocalNode& dir, const char* name) {
+bool Local::store_name(LocalNode& node) {
+  return !options_.handles || options_.handles->handle_changed(*this, node) == 0;
+}
+
+bool Local::lost_name(LocalNode& node, uint32_t left, LocalNode& dir, const char* name) {
   KnownName gone;  // these are dropped after the lock
-  Ref<SharedFd> pin, fd;
-  std::string parked;
-  if (removed && node.handle.size == 0) {
+  Ref<SharedFd> fd;
+  bool used;
+  {
     std::lock_guard guard(node.lock);
     if (same_name(node.previous, dir, name)) {
       gone = std::exchange(node.previous, {});
     } else if (same_name(node.known, dir, name)) {
       gone = std::exchange(node.known, std::exchange(node.previous, {}));
     }
+    used = in_use(node);
   }
+  if (left == 0) return false;
   // Another hard link leads to the file, if we know one that does. A descriptor by name goes to the cache.
-  bool named = !removed || (links > 1 && (node.handle.size != 0 || open_path(node, fd) == 0));
+  const bool named = node.handle.size != 0 || (store_name(node) && open_path(node, fd) == 0);
+  return named && !used;
+}
+
+bool Local::moved(LocalNode& node, LocalNode& dir, const char* name, LocalNode& new_dir,
+                  const char* new_name) {
+  KnownName latest{Ref<LocalNode>::share(&new_dir), new_dir.identity, new_name};  // dropped after the lock
   {
     std::lock_guard guard(node.lock);
-    node.removals--;
-    if (removed && (!named || in_use(node))) node.unnamed = true;
-    if (node.removals != 0 || node.unnamed || node.is_root) return;
+    if (!same_name(node.known, dir, name)) std::swap(node.previous, node.known);
+    std::swap(node.known, latest);
+  }
+  return store_name(node);
+}
+
+void Local::end_change(LocalNode& node, bool reachable) {
+  Ref<SharedFd> pin;  // dropped after the lock
+  std::string parked;
+  {
+    std::lock_guard guard(node.lock);
+    node.changes--;
+    if (!reachable) node.unnamed = true;
+    if (node.changes != 0 || node.unnamed || node.is_root) return;
     pin = std::move(node.pin);
     parked = std::exchange(node.parked_name, {});
   }
   if (!parked.empty()) options_.parking->drop(parked);
 }
 
-// While a name is being taken away, and once the last is gone, the keeper must have the file before an open
-// is answered.
+// While a name is changing, and once the last is gone, the keeper must have the file before an open is
+// answered.
 int Local::count_open(LocalNode& node) {
   std::lock_guard guard(node.lock);
   node.opens++;
-  if (node.removals == 0 && !node.unnamed) return 0;
+  if (node.changes == 0 && !node.unnamed) return 0;
   int err = park(node);
   if (err) node.opens--;
   return err;

@@ -207,11 +207,6 @@ void Dispatcher::unregister_file(uint32_t instance, uint64_t id) {
   if (held) nodes_.forget(instance, held, 1);
 }
 
-void Dispatcher::refresh_handle(Instance& instance, Node& node) {
-  Libservice& libservice = instance.libservice();
-  if (libservice.handles_hold_names()) nodes_.refresh_handle(libservice, node);
-}
-
 // A predecessor died between raising a lookup count or opening a file and answering: take it back, the answer
 // is made anew.
 void Dispatcher::undo_unanswered(Instance& instance, Request& request) {

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "libservices/handle_store.hpp"
 #include "native/core/access.hpp"
 #include "native/core/instance.hpp"
 #include "native/core/kernel_view.hpp"
@@ -35,7 +36,7 @@ namespace poly {
 class Changes;
 struct Change;
 
-class Dispatcher final : public LockCompletion, public InvalidateSink {
+class Dispatcher final : public LockCompletion, public InvalidateSink, public HandleStore {
  public:
   explicit Dispatcher(PoolMemory& pool);
 
@@ -113,6 +114,9 @@ class Dispatcher final : public LockCompletion, public InvalidateSink {
   // Of changes by other hosts: all kernels are told, soon. From any thread.
   void invalidate_node(Node&, int64_t offset, int64_t length) override;
   void invalidate_entry(Node& directory, std::string_view name) override;
+  int handle_changed(Libservice& libservice, Node& node) override {
+    return nodes_.refresh_handle(libservice, node);
+  }
 
   void lock_completed(uint32_t instance, uint64_t request, int result) override;
   void set_lock_completion(uint32_t instance, LockCompletion* completion);
@@ -167,8 +171,6 @@ class Dispatcher final : public LockCompletion, public InvalidateSink {
                     uint64_t& id);
   void unregister_file(uint32_t instance, uint64_t id);
   void undo_unanswered(Instance&, Request&);
-  // The node has got or lost a name.
-  void refresh_handle(Instance&, Node&);
   int open_node(Instance&, Request&, Reply&, int flags, bool directory);
   int open_place(Instance&, Request&, Reply&);
   int set_attributes(Instance&, const Request&, Node&, File*, Attr& out);

@@ -155,7 +155,6 @@ int Dispatcher::op_link(Instance& instance, Request& request, Reply& reply) {
     return instance.libservice().link(request.caller, *target, *dir, request.name, entry);
   });
   if (err) return err;
-  refresh_handle(instance, *target);
   changed(instance, *target, -1, 0);
   return 0;
 }
@@ -269,7 +268,6 @@ int Dispatcher::remove_once(Instance& instance, Request& request, Node& dir, boo
     entry_changed(instance, dir, request.name);
     return 0;
   }
-  if (victim.attr.stx_nlink > 1) refresh_handle(instance, *victim.node);
   (directory ? instance.host->directories : instance.host->files).drop(dir, request.name);
   const bool last = victim.attr.stx_nlink == 1 || S_ISDIR(victim.attr.stx_mode);
   entry_removed(instance, dir, request.name, *victim.node, last);
@@ -351,20 +349,9 @@ int Dispatcher::op_rename(Instance& instance, Request& request, Reply&) {
   if (int err = second_node(instance, request, new_dir)) return err;
   // What is replaced may go on under another name, or open.
   Entry replaced;
-  const bool holds_names = instance.libservice().handles_hold_names();
-  const bool replaces = (holds_names || request.fast || instance.shares()) &&
+  const bool replaces = (request.fast || instance.shares()) &&
                         instance.libservice().lookup(request.caller, *new_dir, request.name2, replaced) == 0;
   if (int err = rename_once(instance, request, *dir, *new_dir)) return err;
-  if (holds_names) {
-    Entry moved;
-    auto refresh = [&](Node& parent, const char* name) {
-      if (instance.libservice().lookup(request.caller, parent, name, moved) == 0)
-        refresh_handle(instance, *moved.node);
-    };
-    refresh(*new_dir, request.name2);
-    if (request.flags & RENAME_EXCHANGE) refresh(*dir, request.name);
-    if (replaces && replaced.attr.stx_nlink > 1) refresh_handle(instance, *replaced.node);
-  }
   for (RecentNames* names : {&instance.host->directories, &instance.host->files}) {
     names->drop(*dir, request.name);
     names->drop(*new_dir, request.name2);

@@ -120,9 +120,12 @@ uint64_t NodeTable::id_in(Node& node, uint32_t instance) {
   return binding ? table_.id(binding->record) : 0;
 }
 
-void NodeTable::refresh_handle(Libservice& libservice, Node& node) {
+int NodeTable::refresh_handle(Libservice& libservice, Node& node) {
   std::lock_guard guard(node.binding_lock);
-  for (auto& binding : node.bindings) (void)store_handle(libservice, node, table_.record(binding.record));
+  for (auto& binding : node.bindings) {
+    if (int err = store_handle(libservice, node, table_.record(binding.record))) return err;
+  }
+  return 0;
 }
 
 void NodeTable::restore(Libservice& libservice, uint32_t instance) {

@@ -20,8 +20,8 @@ class NodeTable {
   // The id of a node this instance knows, or 0.
   uint64_t id_in(Node& node, uint32_t instance);
   uint64_t id_of(uint32_t record) const { return table_.id(record); }
-  // The node moved: its handle may read otherwise now, for all instances.
-  void refresh_handle(Libservice&, Node& node);
+  // The node's handle reads otherwise now, for all instances. ENFILE: there is no room for the new one.
+  [[nodiscard]] int refresh_handle(Libservice&, Node& node);
 
   // After a restart: decodes all nodes of an instance. Unreadable ones stay as ids that answer ESTALE.
   void restore(Libservice&, uint32_t instance);

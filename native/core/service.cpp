@@ -152,6 +152,7 @@ Failure Service::make_local(const LibserviceSpec& spec, LibserviceHost& host) {
   LocalOptions options;
   options.parking_prefix = scope_ + park_prefix(spec.id);
   options.parking = &parking_;
+  options.handles = dispatcher_.get();
   if (Failure failure = parked(options.parking_prefix, options.parked)) return failure;
   host.root.reset(fcntl(root.get(), F_DUPFD_CLOEXEC, 0));
   if (!host.root) return {-errno, root_name(spec.id)};

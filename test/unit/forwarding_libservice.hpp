@@ -101,7 +101,6 @@ class ForwardingLibservice : public Libservice {
   int encode(Node& n, NodeHandle& o) override { return next_.encode(n, o); }
   int decode(const NodeHandle& h, Ref<Node>& o) override { return next_.decode(h, o); }
   void all_restored() override { next_.all_restored(); }
-  bool handles_hold_names() const override { return next_.handles_hold_names(); }
   int lend(File& f, Loan& o) override { return next_.lend(f, o); }
 
  private:

@@ -137,6 +137,7 @@ struct LocalRig {
     LocalOptions options;
     options.parking_prefix = "park/";
     options.parking = &parking;
+    options.handles = handles;
     options.parked = parking.contents();
     options.path_fds = path_fds;
     options.use_handles = where.handles;
@@ -264,6 +265,7 @@ struct LocalRig {
   std::unique_ptr<TempDir> temp;
   Fd host_root;
   FakeParking parking;
+  HandleStore* handles = nullptr;  // from the next start
   std::unique_ptr<Local> fs;
   Ref<Node> root;
   Caller caller;

@@ -11,6 +11,7 @@
 #include <sys/xattr.h>
 
 #include <algorithm>
+#include <functional>
 #include <set>
 #include <thread>
 
@@ -527,17 +528,117 @@ TEST(renamed_nodes_come_back_after_a_restart) {
     Ref<Node> held_dir = rig.node("d/e"), held_file = rig.node("d/e/f");
     CHECK_EQ(rig.rename("d/e", "moved"), 0);
     CHECK_EQ(rig.rename("moved/f", "moved/g"), 0);
-    CHECK_EQ(rig.fs->handles_hold_names(), !rig.where.handles);
     const NodeHandle dir = rig.handle(*held_dir), file = rig.handle(*held_file);
     held_dir = held_file = nullptr;
     rig.stop();
     rig.start();
     Ref<Node> file_node, dir_node;
     REQUIRE(rig.fs->decode(file, file_node) == 0 && rig.fs->decode(dir, dir_node) == 0);
-    CHECK_EQ(rig.fs->handles_hold_names(), !rig.where.handles);
     CHECK_EQ(rig.text(*file_node), "text");
     CHECK_EQ(rig.node("moved/g").get(), file_node.get());
   });
+}
+
+namespace {
+
+// Stores handles as the dispatcher does; with the n-th its service dies: just before, or just after.
+class MortalStore final : public HandleStore {
+ public:
+  explicit MortalStore(FakeParking& parking) : parking_(parking) {}
+  int handle_changed(Libservice& fs, Node& node) override {
+    occasion();
+    const int err = parking_.deaf ? 0 : fs.encode(node, handles[&node]);
+    occasion();
+    return err;
+  }
+  int lives = -1;
+  std::map<Node*, NodeHandle> handles;
+
+ private:
+  void occasion() {
+    if (lives-- == 0) parking_.deaf = true;
+  }
+  FakeParking& parking_;
+};
+
+struct Renaming {
+  const char* name;
+  std::function<int(LocalRig&)> run;
+  const char* removed = nullptr;  // a name that goes before
+  const char* found = nullptr;    // that by which a node is found last: as the dispatcher looks who loses it
+};
+
+// What is in use has been looked up by these names, in this order.
+constexpr const char* kInUse[]{"d", "d/e", "d/e/f", "empty", "a", "b", "b2", "a2", "c", "c2", "c3"};
+
+void make_names(LocalRig& rig) {
+  REQUIRE(rig.mkdir("d") == 0 && rig.mkdir("d/e") == 0 && rig.mkdir("empty") == 0);
+  for (const char* name : {"d/e/f", "a", "b", "c"}) rig.host_write(name, name);
+  const std::pair<const char*, const char*> links[]{{"a", "a2"}, {"b", "b2"}, {"c", "c2"}, {"c", "c3"}};
+  for (auto& [from, to] : links) REQUIRE(::link(rig.host(from).c_str(), rig.host(to).c_str()) == 0);
+}
+
+}  // namespace
+
+// Without being asked again: whoever uses a node at once must reach it.
+TEST(a_change_of_names_that_is_cut_short_loses_no_node) {
+  const Renaming renamings[]{
+      {"rename", [](LocalRig& rig) { return rig.rename("d/e/f", "g"); }},
+      {"rename of a directory", [](LocalRig& rig) { return rig.rename("d", "empty/d"); }},
+      {"rename over a directory", [](LocalRig& rig) { return rig.rename("d", "empty"); }},
+      {"rename over a file with another name", [](LocalRig& rig) { return rig.rename("d/e/f", "b2"); }},
+      {"rename of one of two names", [](LocalRig& rig) { return rig.rename("a", "d/a"); }},
+      {"rename of the other", [](LocalRig& rig) { return rig.rename("a2", "d/a"); }},
+      {"rename to the same inode", [](LocalRig& rig) { return rig.rename("a2", "a"); }},
+      {"exchange", [](LocalRig& rig) { return rig.rename("d/e", "a", RENAME_EXCHANGE); }},
+      {"exchange of links", [](LocalRig& rig) { return rig.rename("c", "b", RENAME_EXCHANGE); }},
+      {"unlink of one of two names", [](LocalRig& rig) { return rig.unlink("a"); }, nullptr, "a"},
+      {"unlink of the other", [](LocalRig& rig) { return rig.unlink("a2"); }, nullptr, "a2"},
+      {"unlink of one of three names", [](LocalRig& rig) { return rig.unlink("c"); }, nullptr, "c"},
+      {"unlink of two of three", [](LocalRig& rig) { return rig.unlink("c3"); }, "c2", "c3"},
+      {"link", [](LocalRig& rig) { return rig.link(*rig.node("d/e/f"), "g"); }},
+  };
+  for (const Where& where : kEverywhere) {
+    for (auto& renaming : renamings) {
+      for (int lives = 0;; lives++) {
+        LocalRig rig(where);
+        MortalStore store(rig.parking);
+        rig.stop();
+        rig.handles = &store;
+        rig.start();
+        make_names(rig);
+        std::map<Node*, std::pair<Ref<Node>, uint64_t>> used;
+        for (const char* path : kInUse) {
+          Ref<Node> node = rig.node(path);
+          used[node.get()] = {node, rig.host_stat(path).st_ino};
+          store.handles[node.get()] = rig.handle(*node);
+        }
+        if (renaming.removed) REQUIRE(rig.unlink(renaming.removed) == 0);
+        if (renaming.found) (void)rig.node(renaming.found);
+        store.lives = lives;
+        CHECK_EQ(renaming.run(rig), 0);
+        const bool died = rig.parking.deaf.exchange(true);
+        std::vector<std::pair<NodeHandle, uint64_t>> left;
+        for (auto& [node, held] : used) left.emplace_back(store.handles[node], held.second);
+        used.clear();
+        rig.stop();
+        rig.handles = nullptr;
+        rig.start();
+        std::vector<Ref<Node>> nodes;
+        for (auto& [handle, ino] : left) REQUIRE(rig.fs->decode(handle, nodes.emplace_back()) == 0);
+        rig.fs->all_restored();
+        for (size_t i = 0; i < nodes.size(); i++) {
+          Attr attr{};
+          const bool reached = CHECK_EQ(rig.fs->getattr(*nodes[i], nullptr, attr), 0);
+          if (!reached || !CHECK_EQ(attr.stx_ino, left[i].second))
+            std::fprintf(stderr, "  %s, death %d, %s\n", renaming.name, lives, where.name);
+        }
+        nodes.clear();
+        CHECK_EQ(rig.parking.size(), 0);
+        if (!died) break;
+      }
+    }
+  }
 }
 
 TEST(unlinked_files_come_back_after_restarts) {

@@ -160,11 +160,11 @@ TEST(a_new_handle_does_not_overwrite_the_old) {
   std::byte before[NodeRecord::kInline];
   std::memcpy(before, record.inline_handle, sizeof before);
   rig.libservice.handle_size = 40;
-  rig.nodes->refresh_handle(rig.libservice, *rig.libservice.at(5));
+  CHECK_EQ(rig.nodes->refresh_handle(rig.libservice, *rig.libservice.at(5)), 0);
   CHECK(std::memcmp(before, record.inline_handle, sizeof before) == 0);
   for (const size_t size : {300ul, 50ul, 20ul, 104ul}) {
     rig.libservice.handle_size = size;
-    rig.nodes->refresh_handle(rig.libservice, *rig.libservice.at(5));
+    CHECK_EQ(rig.nodes->refresh_handle(rig.libservice, *rig.libservice.at(5)), 0);
     rig.start();
     rig.nodes->restore(rig.libservice, 1);
     CHECK_EQ(rig.number(id), 5);
@@ -209,7 +209,9 @@ TEST(threads_look_up_and_forget) {
           const auto [number, id] = owed[which];
           // Ours is not forgotten yet, so it must be there and be the same.
           if (rig.number(id, 1 + t % 2) != static_cast<int64_t>(number)) wrong++;
-          if (rng() % 8 == 0) rig.nodes->refresh_handle(rig.libservice, *rig.nodes->get(id, 1 + t % 2));
+          if (rng() % 8 == 0 &&
+              rig.nodes->refresh_handle(rig.libservice, *rig.nodes->get(id, 1 + t % 2)) != 0)
+            wrong++;
           rig.nodes->forget(1 + t % 2, id, 1);
           owed[which] = owed.back();
           owed.pop_back();
