@@ -286,6 +286,7 @@ void Dispatcher::writes_uncached(Instance& instance, const Request& request) {
 // meanwhile, because a notification or an unexpected size drops them, a reader may bring back what was there
 // before; so where that may have happened they go once more.
 void Dispatcher::wrote(Instance& instance, const Request& request, const Reply& reply, bool cached) {
+  view_.size_grown(request.node, request.offset + reply.value);
   if (!cached) return writes_uncached(instance, request);
   if (!uncached_writes_.load(std::memory_order_relaxed)) return;
   const Ref<Node> n = nodes_.get(request.node, instance.id);
@@ -295,6 +296,10 @@ void Dispatcher::wrote(Instance& instance, const Request& request, const Reply& 
     instance.invalidator->invalidate_node(request.node, static_cast<int64_t>(request.offset),
                                           static_cast<int64_t>(reply.value), nullptr);
   }
+}
+
+bool Dispatcher::kernel_believes_larger(Instance& instance, Node& node, uint64_t size) {
+  return view_.believes_larger(nodes_.id_in(node, instance.id), size);
 }
 
 bool Dispatcher::kernel_holds(Node& node) {

@@ -91,6 +91,11 @@ class Dispatcher final : public LockCompletion, public InvalidateSink, public Ha
   // May the kernel of any instance hold attributes or pages of the node? What it decides from them without
   // asking (ETXTBSY of a running program, who may set an ACL) is its to decide then.
   bool kernel_holds(Node& node);
+  // May the kernel in front of the instance believe that the file is larger than this? It asks for the size
+  // only when a read leads past the end it believes in (fuse_cache_read_iter, fs/fuse/file.c), and takes what
+  // a shorter one does not get for zeros when a notification has come meanwhile (fuse_read_update_size). So
+  // it must cut such a file itself.
+  bool kernel_believes_larger(Instance&, Node&, uint64_t size);
   // Gives the open file `request.file` (a handle) of the client with this tag to the kernel, which opens it
   // with `request.flags`: its lookup becomes the kernel's. -ENOENT: no such file; -EACCES: opened otherwise.
   [[nodiscard]] int promote(Instance& instance, uint32_t client_tag, Request& request, Reply& reply);

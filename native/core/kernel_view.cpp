@@ -87,6 +87,7 @@ bool KernelView::entry_told(uint64_t node, uint64_t directory, uint64_t timeout,
   Node* n = own(node);
   if (!n) return false;
   n->size = std::min(n->size, size);
+  n->largest = std::max(n->largest, size);
   if (timeout == 0) return true;
   if (n->under_way_until <= now) n->directories = {};
   auto& [first, second] = n->directories;
@@ -112,6 +113,7 @@ std::optional<uint64_t> KernelView::size_told(uint64_t node, uint64_t size) {
   std::lock_guard guard(stripe(node));
   Node* n = own(node);
   if (!n) return std::nullopt;
+  n->largest = size;
   const uint64_t known = std::exchange(n->size, size);
   return n->pages && size > known ? std::optional(known) : std::nullopt;
 }
@@ -121,9 +123,21 @@ void KernelView::size_written(uint64_t node, uint64_t end) {
   if (Node* n = own(node)) n->size = std::max(n->size, end);
 }
 
+void KernelView::size_grown(uint64_t node, uint64_t end) {
+  std::lock_guard guard(stripe(node));
+  if (Node* n = own(node)) n->largest = std::max(n->largest, end);
+}
+
+bool KernelView::believes_larger(uint64_t node, uint64_t size) {
+  std::lock_guard guard(stripe(node));
+  const Node* n = find(node);
+  return n && n->id == node && n->largest > size;
+}
+
 void KernelView::anything_told(uint64_t node) {
   attributes_told(node, kForever);
   pages_told(node);
+  size_grown(node, UINT64_MAX);
 }
 
 void KernelView::any_name_told(uint64_t timeout) {

@@ -54,6 +54,10 @@ class KernelView {
   [[nodiscard]] std::optional<uint64_t> size_told(uint64_t node, uint64_t size);
   // The kernel has written up to `end` through its own pages: they have what is there.
   void size_written(uint64_t node, uint64_t end);
+  // A change that the kernel has asked for may have made it believe in a size of at least `end`.
+  void size_grown(uint64_t node, uint64_t end);
+  // May the kernel believe in a larger size than this?
+  bool believes_larger(uint64_t node, uint64_t size);
   void name_told(uint64_t directory, std::string_view name, uint64_t timeout);
   // After a restart: a kernel may hold anything of the node; any name, for as long as names may be believed.
   void anything_told(uint64_t node);
@@ -80,8 +84,9 @@ class KernelView {
 
  private:
   struct Node {
-    uint64_t id;    // whose marks these are: a record is used again under another id
-    uint64_t size;  // the kernel's pages are right up to there; it may believe in more
+    uint64_t id;       // whose marks these are: a record is used again under another id
+    uint64_t size;     // the kernel's pages are right up to there; it may believe in more
+    uint64_t largest;  // it may believe in as much as that
     uint64_t attributes_until;
     uint64_t under_way_until;
     std::array<uint64_t, 2> directories;

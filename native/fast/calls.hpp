@@ -8,7 +8,8 @@
 //
 // Answers are 0, -errno, kUnknownHandle, or kDeclined: the kernel must be asked, because the call leads out
 // of the instance, is not served here (open of anything but a regular file, O_DIRECT, devices, most xattr
-// namespaces), or changes a read-only instance, where the kernel knows best which error comes first.
+// namespaces), changes a read-only instance, where the kernel knows best which error comes first, or cuts a
+// file that the kernel may believe to be longer.
 #pragma once
 
 #include <span>

@@ -67,6 +67,7 @@ int32_t call_setattr(FastCall& c) {
     if (c.file.directory) return -EBADF;
     // do_ftruncate (fs/open.c)
     if (c.call.set_mask == kSetSize && (c.file.flags & O_ACCMODE) == O_RDONLY) return -EINVAL;
+    entry.node = c.dispatcher.client_node(c.file);
   } else {
     if (int32_t err = c.lookup(entry)) return err;
     c.request.at = entry.node.get();
@@ -74,6 +75,9 @@ int32_t call_setattr(FastCall& c) {
     // The kernel asks nobody who owns a file before it lets him set an ACL (vfs_set_acl, fs/posix_acl.c).
     if ((c.call.set_mask & (kSetUid | kSetGid)) && c.dispatcher.kernel_holds(*entry.node)) return kDeclined;
   }
+  if ((c.call.set_mask & kSetSize) && entry.node &&
+      c.dispatcher.kernel_believes_larger(*c.instance, *entry.node, c.call.set_size))
+    return kDeclined;
   if (int32_t err = c.perform(Op::setattr)) return err;
   c.put_attributes(c.reply.entry.attr);
   return 0;

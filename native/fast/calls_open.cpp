@@ -55,6 +55,7 @@ int32_t open_existing(FastCall& c, Walk& walk, const Entry& entry) {
   if (int err = c.permissions().may_open(*entry.node, entry.attr, flags)) return err;
   const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
   if (writes && may_be_running(c, entry)) return kDeclined;
+  if ((flags & O_TRUNC) && c.dispatcher.kernel_believes_larger(*c.instance, *entry.node, 0)) return kDeclined;
   c.request.at = entry.node.get();
   c.request.flags = flags;
   c.request.kill_priv = (flags & O_TRUNC) && !c.permissions().who.capable;

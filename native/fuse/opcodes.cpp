@@ -428,6 +428,7 @@ int handle_fallocate(Call& call) {
   call.request.flags = in->mode;
   call.request.kill_priv =
       call.request.caller.uid != 0;  // the kernel has no flag for this: it leaves it to us
+  call.dispatcher.view().size_grown(call.request.node, in->offset + in->length);
   return call.dispatch(Op::fallocate);
 }
 
@@ -452,6 +453,7 @@ int handle_copy_file_range(Call& call) {
   if (in->flags) return -EINVAL;
   call.request.kill_priv = call.request.caller.uid != 0;
   if (int err = call.dispatch(Op::copy_file_range)) return err;
+  call.dispatcher.view().size_grown(call.request.node2, in->off_out + call.answer.value);
   call.put<fuse_write_out>().size = static_cast<uint32_t>(call.answer.value);
   return 0;
 }

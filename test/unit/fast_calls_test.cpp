@@ -108,6 +108,35 @@ TEST(access_modes_bind) {
   CHECK_EQ(rig.run(Ask(Op::open).at("f").flags(O_RDONLY)), -EACCES);
 }
 
+// The kernel would read zeros up to the end it believes in.
+TEST(what_the_kernel_believes_longer_is_cut_by_the_kernel) {
+  FastRig rig;
+  const auto cut = [&](Ask ask, uint64_t size) {
+    ask.call.set_mask = kSetSize;
+    ask.call.set_size = size;
+    return rig.run(ask);
+  };
+  const uint32_t file = rig.open("f", O_RDWR | O_CREAT);
+  CHECK_EQ(rig.write(file, std::string(1000, 'x'), 0), 0);
+  CHECK_EQ(cut(Ask(Op::setattr).of(file), 600), 0);  // no kernel knows it
+  (void)rig.lookup("f");
+  CHECK_EQ(cut(Ask(Op::setattr).of(file), 500), kDeclined);
+  CHECK_EQ(cut(Ask(Op::setattr).at("f"), 500), kDeclined);
+  CHECK_EQ(rig.run(Ask(Op::open).at("f").flags(O_WRONLY | O_TRUNC)), kDeclined);
+  CHECK_EQ(rig.local.host_stat("f").st_size, 600);
+  CHECK_EQ(cut(Ask(Op::setattr).at("f"), 600), 0);
+  CHECK_EQ(cut(Ask(Op::setattr).of(file), 900), 0);
+  CHECK_EQ(cut(Ask(Op::setattr).of(file), 700), 0);  // it has not been told of 900
+  fuse_setattr_in set{};
+  set.valid = FATTR_SIZE;
+  CHECK_EQ(rig.call(Message(FUSE_SETATTR, rig.lookup("f")).with(set)).error, 0);
+  CHECK_EQ(rig.run(Ask(Op::open).at("f").flags(O_WRONLY | O_TRUNC)), 0);
+  // After a restart nobody knows what it believes.
+  CHECK_EQ(rig.write(file, "x", 0), 0);
+  rig.restart();
+  CHECK_EQ(cut(Ask(Op::setattr).of(file), 0), kDeclined);
+}
+
 TEST(only_what_is_proven_is_walked) {
   FastRig rig;
   rig.client->set_credentials(0, 0, {}, ::getpid());

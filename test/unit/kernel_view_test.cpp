@@ -127,6 +127,22 @@ TEST(a_size_that_grew_elsewhere_goes_behind_the_pages) {
   CHECK_EQ(view.size_told(node, 70).value_or(0), 60);
 }
 
+TEST(the_largest_size_it_may_believe_in) {
+  KernelView view;
+  const uint64_t node = id(9);
+  CHECK(!view.believes_larger(node, 0));
+  CHECK(view.entry_told(node, id(20), 0, 60));
+  CHECK(view.believes_larger(node, 59) && !view.believes_larger(node, 60));
+  view.size_grown(node, 100);
+  CHECK(view.entry_told(node, id(20), 0, 60));  // which the kernel may not have believed
+  CHECK(view.believes_larger(node, 99));
+  (void)view.size_told(node, 50);
+  CHECK(!view.believes_larger(node, 50));
+  CHECK(!view.believes_larger(id(9, 2), 0));
+  view.anything_told(node);
+  CHECK(view.believes_larger(node, kHour));
+}
+
 // The kernel ignores the size in a reply that a notification overtakes; so only what nobody has dropped is to
 // go before the reply does.
 TEST(a_size_that_the_fast_path_grew_is_told_at_once) {
