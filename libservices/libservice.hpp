@@ -59,6 +59,7 @@ inline bool is_component(const char* name) {
 struct NodeBinding {
   uint32_t instance;
   uint32_t record;
+  uint64_t parent = 0;  // id of the node that its handle leads through, of which it holds a lookup; 0: none
 };
 
 class Node : public RefCounted {
@@ -218,6 +219,8 @@ class Libservice {
   // ESTALE from decode: what the handle named is gone.
   [[nodiscard]] virtual int encode(Node&, NodeHandle& out) = 0;
   [[nodiscard]] virtual int decode(const NodeHandle&, Ref<Node>& out) = 0;
+  // The node that must be decoded, too, for what encode() answers to lead anywhere. Null: none.
+  [[nodiscard]] virtual Ref<Node> handle_parent(Node&) { return nullptr; }
   // Every node that a predecessor encoded has been decoded, or never will be: what was kept for others can
   // go.
   virtual void all_restored() {}

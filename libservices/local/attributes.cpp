@@ -166,6 +166,17 @@ int Local::encode(Node& node, NodeHandle& out) {
   return 0;
 }
 
+Ref<Node> Local::handle_parent(Node& node) {
+  LocalNode& n = local(node);
+  if (n.handle.size != 0) return nullptr;
+  {
+    std::lock_guard guard(n.lock);
+    if (n.is_root) return nullptr;
+  }
+  const Ref<LocalNode> parent = known_name(n).parent;
+  return parent && parent.get() != root_.get() ? Ref<Node>::share(parent.get()) : nullptr;
+}
+
 int Local::decode(const NodeHandle& handle, Ref<Node>& out) {
   HandleHeader header;
   if (handle.size < sizeof header) return -ESTALE;

@@ -73,6 +73,7 @@ class Local final : public Libservice {
   int syncfs(Node&) override;
   int encode(Node&, NodeHandle& out) override;
   int decode(const NodeHandle&, Ref<Node>& out) override;
+  Ref<Node> handle_parent(Node&) override;
   void all_restored() override;
   int park_again() override;
   int lend(File&, Loan& out) override;

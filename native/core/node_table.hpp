@@ -1,7 +1,11 @@
 // Which libservice node each node id of each instance means, and how often the kernel holds it (FUSE lookup
 // counts).
 //
-// Lock order: Node::binding_lock > RecordTable stripe.
+// A record whose handle leads through another node (Libservice::handle_parent) holds a lookup of that one's
+// record, so that a successor decodes both, whether a kernel knows the other or not. The other's is raised
+// before the handle is stored, and lowered after: a death in between leaves one too many.
+//
+// Lock order: Node::binding_lock > RecordTable stripe; of two nodes' binding_locks no thread holds both.
 #pragma once
 
 #include "native/core/record_table.hpp"
@@ -35,7 +39,16 @@ class NodeTable {
   uint64_t count(uint32_t instance) { return table_.count(instance); }
 
  private:
-  [[nodiscard]] int store_handle(Libservice&, Node&, NodeRecord&);
+  // One more lookup, if the instance knows the node.
+  bool again(uint32_t instance, Node& node, uint64_t& id);
+  // The same, or a first record, to which the lookup of `parent` goes.
+  [[nodiscard]] int add(Libservice&, uint32_t instance, Node& node, uint64_t parent, uint64_t& id);
+  [[nodiscard]] int hold_parent(Libservice&, uint32_t instance, Ref<Node> node, uint64_t& id);
+  [[nodiscard]] int refresh_in(Libservice&, uint32_t instance, Node& node);
+  // Id of the parent, if the record went.
+  uint64_t forget_one(uint32_t instance, uint64_t id, uint64_t lookups);
+  // Caller holds node.binding_lock.
+  [[nodiscard]] int store_handle(Libservice&, Node&, NodeBinding&, uint64_t parent);
   void free_block(const NodeRecord&);
 
   PoolMemory& pool_;

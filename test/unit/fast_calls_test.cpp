@@ -108,6 +108,31 @@ TEST(access_modes_bind) {
   CHECK_EQ(rig.run(Ask(Op::open).at("f").flags(O_RDONLY)), -EACCES);
 }
 
+// In path mode a file is found through its directories, and no kernel knows those that only walks have
+// passed.
+TEST(open_files_in_directories_of_their_own_survive_restarts) {
+  for (const Where& where : kEverywhere) {
+    FastRig rig(where);
+    const uint64_t nodes = rig.nodes();
+    for (const char* path : {"d", "d/e", "d/e/f", "d/g"})
+      CHECK_EQ(rig.run(Ask(Op::mkdir).at(path).mode(0755)), 0);
+    const uint32_t file = rig.open("d/e/f/file", O_RDWR | O_CREAT),
+                   moved = rig.open("d/e/m", O_RDWR | O_CREAT);
+    CHECK_EQ(rig.write(file, "text", 0), 0);
+    CHECK_EQ(rig.write(moved, "moved", 0), 0);
+    for (const auto& [from, to] : {std::pair{"d/e/m", "d/g/m"}, {"d/e", "e"}, {"d/g", "e/f/g"}}) {
+      CHECK_EQ(rig.run(Ask(Op::rename).at(from).and_at(to)), 0);
+      rig.restart();
+      rig.attach();
+      CHECK_EQ(rig.read(file, 0, 4), "text");
+      CHECK_EQ(rig.read(moved, 0, 5), "moved");
+    }
+    rig.release(file);
+    rig.release(moved);
+    CHECK_EQ(rig.nodes(), nodes);  // what they held of their directories is given back
+  }
+}
+
 // The kernel would read zeros up to the end it believes in.
 TEST(what_the_kernel_believes_longer_is_cut_by_the_kernel) {
   FastRig rig;

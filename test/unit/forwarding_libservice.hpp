@@ -100,6 +100,7 @@ class ForwardingLibservice : public Libservice {
   int syncfs(Node& n) override { return next_.syncfs(n); }
   int encode(Node& n, NodeHandle& o) override { return next_.encode(n, o); }
   int decode(const NodeHandle& h, Ref<Node>& o) override { return next_.decode(h, o); }
+  Ref<Node> handle_parent(Node& n) override { return next_.handle_parent(n); }
   void all_restored() override { next_.all_restored(); }
   int lend(File& f, Loan& o) override { return next_.lend(f, o); }
 

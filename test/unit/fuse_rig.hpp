@@ -122,8 +122,22 @@ struct FuseRig {
     ReplayRecord* record = nullptr;
   };
 
+  // The present life's dispatcher.
+  class Handles final : public HandleStore {
+   public:
+    explicit Handles(const FuseRig& rig) : rig_(rig) {}
+    int handle_changed(Libservice& fs, Node& node) override {
+      return rig_.life ? rig_.life->dispatcher->handle_changed(fs, node) : 0;
+    }
+
+   private:
+    const FuseRig& rig_;
+  };
+
   explicit FuseRig(Where where = kEverywhere[2], uint64_t size = 0) : local(where, 1024, size) {
     REQUIRE(PoolMemory::create(memfd) == 0);
+    local.stop();
+    local.handles = &handles;
     start();
   }
   ~FuseRig() { die(); }
@@ -224,6 +238,7 @@ struct FuseRig {
   uint64_t open_files() { return life->dispatcher->open_files(1); }
   uint64_t nodes() { return life->dispatcher->nodes().count(1); }  // the root included
 
+  Handles handles{*this};
   LocalRig local;
   Libservice* wrapper = nullptr;  // stands before `local`, if set
   ConnectionOptions options;
