@@ -186,6 +186,10 @@ int Local::decode(const NodeHandle& handle, Ref<Node>& out) {
     return -ESTALE;
   const std::byte* rest = handle.bytes.data() + sizeof header;
   if (Ref<LocalNode> known = find(header.identity)) {
+    {
+      std::lock_guard guard(known->lock);
+      known->restored = true;
+    }
     out = std::move(known);
     return 0;
   }
@@ -200,7 +204,7 @@ int Local::decode(const NodeHandle& handle, Ref<Node>& out) {
   }
   {
     std::lock_guard guard(adopt_lock_);
-    auto it = adoptable_.find({header.identity.device, header.identity.ino});
+    auto it = adoptable_.find(header.identity);
     if (it != adoptable_.end()) {
       node->pin = Ref<SharedFd>::adopt(new SharedFd(std::move(it->second.fd)));
       node->parked_name = std::move(it->second.name);
@@ -208,9 +212,7 @@ int Local::decode(const NodeHandle& handle, Ref<Node>& out) {
       adoptable_.erase(it);
     }
   }
-  Ref<LocalNode> published;
-  if (int err = publish(std::move(node), published)) return err;
-  out = std::move(published);
+  out = publish(std::move(node));
   return 0;
 }
 

@@ -111,9 +111,8 @@ int Local::create(Fd root, LocalOptions options, std::unique_ptr<Local>& out) {
   for (auto& parked : local->options_.parked) {
     Attr found;
     if (stat_fd(parked.fd.get(), found) != 0) continue;
-    auto id = NodeIdentity::of(found);
-    local->adoptable_.emplace(std::pair(id.device, id.ino),
-                              std::move(parked));  // twice parked: one is left unclaimed
+    // Twice parked: one is left unclaimed.
+    local->adoptable_.emplace(NodeIdentity::of(found), std::move(parked));
   }
   local->options_.parked.clear();
 
@@ -128,7 +127,7 @@ int Local::create(Fd root, LocalOptions options, std::unique_ptr<Local>& out) {
   if (fd < 0) return -errno;
   node->pin = Ref<SharedFd>::adopt(new SharedFd(Fd(fd)));
   node->is_root = true;
-  if (int err = local->publish(std::move(node), local->root_)) return err;
+  local->root_ = local->publish(std::move(node));
   out = std::move(local);
   return 0;
 }
@@ -158,29 +157,20 @@ int Local::root(const char* subdirectory, Entry& out) {
 Ref<LocalNode> Local::find(const NodeIdentity& identity) {
   Shard& s = shard(identity);
   std::lock_guard guard(s.lock);
-  auto it = s.nodes.find({identity.device, identity.ino});
-  if (it == s.nodes.end() || !(it->second->identity == identity) || !it->second->try_acquire())
-    return nullptr;
+  auto it = s.nodes.find(identity);
+  if (it == s.nodes.end() || !it->second->try_acquire()) return nullptr;
   return Ref<LocalNode>::adopt(it->second);
 }
 
-int Local::publish(Ref<LocalNode> fresh, Ref<LocalNode>& out) {
+Ref<LocalNode> Local::publish(Ref<LocalNode> fresh) {
   Shard& s = shard(fresh->identity);
-  Ref<LocalNode> living;  // released after the lock: its end asks for the lock, too
   std::lock_guard guard(s.lock);
-  auto [it, inserted] = s.nodes.try_emplace({fresh->identity.device, fresh->identity.ino}, fresh.get());
+  auto [it, inserted] = s.nodes.try_emplace(fresh->identity, fresh.get());
   if (!inserted) {
-    if (it->second->try_acquire()) living = Ref<LocalNode>::adopt(it->second);
-    if (living && living->identity == fresh->identity) {
-      out = std::move(living);
-      return 0;
-    }
-    // A handle is a claim nobody has looked at yet: it does not take the place of a node in use.
-    if (living && fresh->restored) return -ESTALE;
-    it->second = fresh.get();  // the old one is dying, or its inode number has been given to another file
+    if (it->second->try_acquire()) return Ref<LocalNode>::adopt(it->second);
+    it->second = fresh.get();  // the old one is dying
   }
-  out = std::move(fresh);
-  return 0;
+  return fresh;
 }
 
 int Local::make_handle(int fd, const char* name, const Attr& attr, HostHandle& out) {
@@ -214,7 +204,8 @@ int Local::intern(int dir_fd, const char* name, int fd, const Attr& attr, Ref<Lo
         fd >= 0 ? make_handle(fd, "", attr, node->handle) : make_handle(dir_fd, name, attr, node->handle);
     if (err == -ENOENT || err == -ESTALE) return err;
   }
-  return publish(std::move(node), out);
+  out = publish(std::move(node));
+  return 0;
 }
 
 int Local::entry_at(LocalNode& dir, int dir_fd, const char* name, Entry& out) {
@@ -251,7 +242,7 @@ void Local::forget(LocalNode& first) {
     {
       Shard& s = shard(node->identity);
       std::lock_guard guard(s.lock);
-      auto it = s.nodes.find({node->identity.device, node->identity.ino});
+      auto it = s.nodes.find(node->identity);
       if (it != s.nodes.end() && it->second == node) s.nodes.erase(it);
     }
     cache_.erase(node);

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <array>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -85,14 +84,16 @@ class Local final : public Libservice {
   friend class LocalFile;
   friend class PathFd;
 
+  // By all of the identity: a record of a file that is gone, whose inode number another file has now, is not
+  // in that one's way.
   struct IdentityHash {
-    size_t operator()(const std::pair<uint64_t, uint64_t>& key) const {
-      return key.second * 0x9e3779b97f4a7c15ull ^ key.first;
+    size_t operator()(const NodeIdentity& key) const {
+      return key.ino * 0x9e3779b97f4a7c15ull ^ key.device ^ key.birth_nanoseconds;
     }
   };
   struct Shard {
     std::mutex lock;
-    std::unordered_map<std::pair<uint64_t, uint64_t>, LocalNode*, IdentityHash> nodes;  // guarded by lock
+    std::unordered_map<NodeIdentity, LocalNode*, IdentityHash> nodes;  // guarded by lock
   };
   static constexpr size_t kShards = 64;
 
@@ -106,7 +107,8 @@ class Local final : public Libservice {
   Ref<LocalNode> find(const NodeIdentity& identity);
   // The node for `attr`, found or made; `fd` when one is open on it, else it is dir_fd/name.
   int intern(int dir_fd, const char* name, int fd, const Attr& attr, Ref<LocalNode>& out);
-  int publish(Ref<LocalNode> fresh, Ref<LocalNode>& out);
+  // Into the index, unless it has a node for the same file: that one then.
+  Ref<LocalNode> publish(Ref<LocalNode> fresh);
   int make_handle(int fd, const char* name, const Attr& attr, HostHandle& out);
   int entry_at(LocalNode& dir, int dir_fd, const char* name, Entry& out);
 
@@ -149,7 +151,7 @@ class Local final : public Libservice {
   FdCache cache_;
   std::array<Shard, kShards> shards_;
   std::mutex adopt_lock_;
-  std::multimap<std::pair<uint64_t, uint64_t>, ParkedFd> adoptable_;  // guarded by adopt_lock_
+  std::unordered_multimap<NodeIdentity, ParkedFd, IdentityHash> adoptable_;  // guarded by adopt_lock_
   Ref<LocalNode> root_;
 };
 

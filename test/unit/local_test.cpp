@@ -709,17 +709,34 @@ TEST(what_nobody_claims_is_dropped) {
   }
 }
 
-// The inode number of a node in use with another birth time: that of a file long gone.
-TEST(a_stale_handle_does_not_displace_a_node_in_use) {
+// Inode numbers are used again: the record of a file long gone, which nobody has forgotten, has the number of
+// one that is open, and of one that waits without a name in the keeper.
+TEST(a_stale_handle_is_in_nobodys_way) {
   everywhere([](LocalRig& rig) {
-    rig.host_write("f", "text");
-    const NodeHandle good = rig.handle(*rig.node("f"));
-    NodeHandle stale = rig.handle(*rig.root);  // begins with the identity
-    stale.bytes[offsetof(NodeIdentity, birth_nanoseconds)] ^= std::byte{1};
-    Ref<Node> node;
-    CHECK_EQ(rig.fs->decode(stale, node), -ESTALE);
-    REQUIRE(rig.fs->decode(good, node) == 0);
-    CHECK_EQ(rig.text(*node), "text");
+    for (const bool unlinked : {false, true}) {
+      Ref<File> file = rig.create("f");
+      Ref<Node> kept = rig.node("f");
+      rig.write(*file, 0, "text");
+      if (unlinked) REQUIRE(rig.unlink("f") == 0);
+      const NodeHandle good = rig.handle(*kept);
+      NodeHandle stale = good;  // begins with the identity
+      stale.bytes[offsetof(NodeIdentity, birth_nanoseconds)] ^= std::byte{1};
+      rig.parking.deaf = true;
+      file = nullptr;
+      kept = nullptr;
+      rig.stop();
+      rig.start();
+      Ref<Node> gone;
+      (void)!rig.fs->decode(stale, gone);
+      REQUIRE(rig.fs->decode(good, kept) == 0);
+      rig.fs->all_restored();
+      CHECK(gone.get() != kept.get());
+      CHECK_EQ(rig.text(*kept), "text");
+      CHECK_EQ(rig.parking.size(), unlinked ? 1 : 0);
+      if (unlinked) continue;
+      CHECK_EQ(rig.node("f").get(), kept.get());
+      REQUIRE(rig.unlink("f") == 0);
+    }
   });
 }
 
