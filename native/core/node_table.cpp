@@ -148,18 +148,22 @@ void NodeTable::forget(uint32_t instance, uint64_t id, uint64_t lookups) {
 
 uint64_t NodeTable::forget_one(uint32_t instance, uint64_t id, uint64_t lookups) {
   auto index = static_cast<uint32_t>(id);
-  Ref<Node> node = table_.get(id, instance);
   NodeRecord& record = table_.record(index);
+  Ref<Node> node = table_.get(id, instance);
   if (!node) {
-    // Of a node that could not be decoded after a restart only the record is left.
+    // After a restart: not decoded yet, as clients that have died meanwhile are not waited for, or not to be
+    // decoded at all.
     std::lock_guard guard(table_.stripe(index));
     if (!table_.index_of(id) || record.instance != instance) return 0;
-    uint64_t held = record.lookups.load(std::memory_order_relaxed);
-    record.lookups.store(held - std::min(held, lookups), std::memory_order_relaxed);
-    if (held > lookups) return 0;
-    free_block(record);
-    (void)table_.retire(index);
-    return 0;
+    node = table_.object(index);
+    if (!node) {
+      uint64_t held = record.lookups.load(std::memory_order_relaxed);
+      record.lookups.store(held - std::min(held, lookups), std::memory_order_relaxed);
+      if (held > lookups) return 0;
+      free_block(record);
+      (void)table_.retire(index);
+      return 0;
+    }
   }
   Ref<Node> retired;  // dropped last, outside the locks
   std::lock_guard binding_guard(node->binding_lock);
@@ -168,9 +172,10 @@ uint64_t NodeTable::forget_one(uint32_t instance, uint64_t id, uint64_t lookups)
   uint64_t held = record.lookups.load(std::memory_order_relaxed);
   record.lookups.store(held - std::min(held, lookups), std::memory_order_relaxed);
   if (held > lookups) return 0;
-  const NodeBinding* binding = binding_of(*node, instance);
-  const uint64_t parent = binding ? binding->parent : 0;
-  std::erase_if(node->bindings, [&](const NodeBinding& b) { return b.instance == instance; });
+  const auto is_its = [&](const NodeBinding& b) { return b.instance == instance && b.record == index; };
+  const auto binding = std::ranges::find_if(node->bindings, is_its);
+  const uint64_t parent = binding != node->bindings.end() ? binding->parent : 0;
+  std::erase_if(node->bindings, is_its);
   free_block(record);
   retired = table_.retire(index);
   return parent;
@@ -216,6 +221,7 @@ int NodeTable::refresh_in(Libservice& libservice, uint32_t instance, Node& node)
 
 void NodeTable::restore(Libservice& libservice, uint32_t instance) {
   table_.for_each_live([&](uint32_t index, NodeRecord& record) {
+    const uint64_t id = table_.id(index);
     if (record.instance != instance) return;
     uint64_t packed = record.handle.load();
     auto block = static_cast<uint32_t>(packed);
@@ -227,8 +233,8 @@ void NodeTable::restore(Libservice& libservice, uint32_t instance) {
     Ref<Node> node;
     if (libservice.decode(handle, node) != 0) return;
     std::lock_guard guard(node->binding_lock);
-    if (!binding_of(*node, instance)) node->bindings.push_back({instance, index});
-    (void)table_.restore(table_.id(index), node);
+    // Null: forgotten meanwhile, by a client that has died.
+    if (table_.restore(id, node) && !binding_of(*node, instance)) node->bindings.push_back({instance, index});
   });
   table_.for_each_live([&](uint32_t index, NodeRecord& record) {
     if (record.instance != instance || !(record.handle.load() & kHoldsParent)) return;

@@ -91,6 +91,8 @@ class RecordTable {
     free_.push_back(index);
     return object;
   }
+  // Of a live record, null if it has none; caller holds the stripe.
+  Ref<Object> object(uint32_t index) { return Ref<Object>::share(objects_[index]); }
   Ref<Object> get(uint64_t id, uint32_t instance) {
     auto index = static_cast<uint32_t>(id);
     std::lock_guard guard(stripe(index));
