@@ -102,33 +102,32 @@ int FrontDriver::hello() {
   int queue_fd = -1;
   int err = exchange(fresh, &hello, sizeof hello, memory_fd_, &welcome, sizeof welcome, queue_fd);
   if (err == 0) err = welcome.result;
-  if (err == 0) err = map_queues(queue_fd, welcome);
+  Attachment* attachment = nullptr;
+  if (err == 0) err = map_queues(queue_fd, welcome, attachment);
   if (queue_fd >= 0) raw::close(queue_fd);
   if (err) {
     raw::close(fresh);
     return err;
   }
-  if (socket_ >= 0) raw::close(socket_);
-  socket_ = fresh;
-  client_ = welcome.client;
   key_ = welcome.key;
-  incarnation_.store(welcome.incarnation, std::memory_order_release);
+  if (const int old = socket_.exchange(fresh); old >= 0) raw::close(old);
+  attachment_.store(attachment, std::memory_order_release);
   return 0;
 }
 
-// A new view beside the old one, which other threads may be using still: it is never unmapped. That costs
-// address space per restart of the service or change of uid.
-int FrontDriver::map_queues(int fd, const AttachWelcome& welcome) {
+// Beside the old one, which other threads may be using still: it is never unmapped. That costs address space
+// per restart of the service or change of uid.
+int FrontDriver::map_queues(int fd, const AttachWelcome& welcome, Attachment*& out) {
   if (fd < 0 || welcome.groups == 0 || welcome.groups > kMaxGroups ||
       welcome.capacity > RequestQueue::kMaxCapacity)
     return -EPROTO;
   size_t size = QueueMemory::bytes(welcome.groups, welcome.capacity);
   void* shared = raw::map(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
-  void* own = raw::map(sizeof(QueueMemory), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+  void* own = raw::map(sizeof(Attachment), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
   if (!shared || !own) return -ENOMEM;
   (void)raw::call(SYS_madvise, shared, size, MADV_DONTFORK);
-  queues_.store(new (own) QueueMemory(shared, welcome.groups, welcome.capacity, welcome.owner),
-                std::memory_order_release);
+  out = new (own) Attachment{QueueMemory(shared, welcome.groups, welcome.capacity, welcome.owner),
+                             welcome.client, welcome.incarnation};
   return 0;
 }
 
@@ -141,20 +140,21 @@ int FrontDriver::prove(uint32_t instance, int root_fd, AttachProven& out) {
 
 void FrontDriver::forget() {
   if (memory_fd_ >= 0) raw::close(memory_fd_);
-  if (socket_ >= 0) raw::close(socket_);
+  if (const int old = socket_.exchange(-1); old >= 0) raw::close(old);
   memory_ = nullptr;  // MADV_DONTFORK: in a child there is nothing to unmap
-  memory_fd_ = socket_ = -1;
-  queues_.store(nullptr);
-  client_ = buffers_ = 0;
+  memory_fd_ = -1;
+  attachment_.store(nullptr);
+  buffers_ = 0;
   key_ = 0;
   recovery_ = PTHREAD_MUTEX_INITIALIZER;
   for (auto& word : free_) word.store(0);
 }
 
 void FrontDriver::make_way(int fd) {
-  for (int* own : {&socket_, &memory_fd_}) {
-    if (fd >= 0 && *own == fd) *own = static_cast<int>(raw::call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1));
-  }
+  if (fd < 0) return;
+  const auto moved = [fd] { return static_cast<int>(raw::call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1)); };
+  if (socket_.load() == fd) socket_.store(moved());
+  if (memory_fd_ == fd) memory_fd_ = moved();
 }
 
 RequestBuffer* FrontDriver::acquire() {
@@ -174,28 +174,32 @@ void FrontDriver::release(RequestBuffer* buffer) {
   free_[index / 64].fetch_or(uint64_t{1} << index % 64, std::memory_order_release);
 }
 
+// A call is posted once to each service: a second time only to another process, when the one that it was
+// posted to is dead, whoever found that out. Hints may be repeated.
 int32_t FrontDriver::run(RequestBuffer& buffer) {
   const uint32_t sequence = (sequence_of(buffer.state.load(std::memory_order_relaxed)) + 1) & (~0u >> 2);
+  const Attachment* to = attachment_.load(std::memory_order_acquire);
   buffer.call.resent = 0;
-  while (attached()) {
-    const uint32_t incarnation = incarnation_.load(std::memory_order_acquire);
+  for (uint32_t posted_to = 0; to; buffer.call.resent = 1) {
+    posted_to = to->incarnation;
     buffer.client_cpu.store(current_cpu(), std::memory_order_relaxed);
     buffer.state.store(call_state(sequence, CallPhase::kPosted), std::memory_order_release);
-    if (await(buffer, sequence)) return buffer.answer.result;
-    if (!recover(incarnation)) break;
-    buffer.call.resent = 1;
+    do {
+      if (await(buffer, sequence, posted_to)) return buffer.answer.result;
+      to = recover(posted_to);
+    } while (to && to->incarnation == posted_to);
   }
   return kDeclined;
 }
 
 // Puts a hint into the queue of this CPU's core group and sees to it that a server looks. A full queue is
 // other clients' work under way: wait a little, and try again.
-FrontDriver::Woken FrontDriver::post(RequestBuffer& buffer, uint32_t sequence) {
-  QueueMemory& queues = *queues_.load(std::memory_order_acquire);
+FrontDriver::Woken FrontDriver::post(Attachment& to, RequestBuffer& buffer, uint32_t sequence) {
+  QueueMemory& queues = to.queues;
   const uint32_t cpu = current_cpu() % kMaxCpus;
   const uint32_t group = queues.layout().placement.group_of_cpu[cpu] % queues.groups();
   const auto index = static_cast<uint16_t>(&buffer - memory_);
-  for (uint64_t pause = 1000; !queues.queue(group).enqueue({client_, index, sequence}); pause *= 2) {
+  for (uint64_t pause = 1000; !queues.queue(group).enqueue({to.client, index, sequence}); pause *= 2) {
     ring_any(queues);
     sleep_ns(std::min<uint64_t>(pause, 1'000'000));
     // Whoever filled it may have died, or scribbled: the waiting loop posts again, and looks for the service.
@@ -269,49 +273,55 @@ bool FrontDriver::spin(RequestBuffer& buffer, uint32_t sequence) {
   return ready;
 }
 
-// Posts and waits. False: the service is gone.
-bool FrontDriver::await(RequestBuffer& buffer, uint32_t sequence) {
+// Hints and waits. False: the service is not there any more, or seems not to be.
+bool FrontDriver::await(RequestBuffer& buffer, uint32_t sequence, uint32_t incarnation) {
   const uint32_t done = call_state(sequence, CallPhase::kDone);
   auto ready = [&] { return buffer.state.load(std::memory_order_acquire) == done; };
-  if (post(buffer, sequence) == Woken::kSpinner && spin(buffer, sequence)) return true;
-  uint64_t limit = kFirstLookNs;
-  bool there = true;
-  for (; !ready() && there; limit = kLookNs) {
+  // Another after a change of credentials. Null: another service's, or none.
+  auto attachment = [&] {
+    Attachment* now = attachment_.load(std::memory_order_acquire);
+    return now && now->incarnation == incarnation ? now : nullptr;
+  };
+  Attachment* to = attachment();
+  if (to && post(*to, buffer, sequence) == Woken::kSpinner && spin(buffer, sequence)) return true;
+  for (uint64_t limit = kFirstLookNs; !ready() && to; limit = kLookNs) {
     buffer.sleeping.store(1, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_seq_cst);  // with the server's between kDone and its look here
     const uint32_t state = buffer.state.load(std::memory_order_acquire);
     int rc = state == done ? 0 : futex_wait(buffer.state, state, limit);
     buffer.sleeping.store(0, std::memory_order_relaxed);
     if (rc != -ETIMEDOUT || ready()) continue;
-    if (limit == kLookNs) there = service_is_there();
-    if (!there || phase_of(buffer.state.load()) != CallPhase::kPosted) continue;
-    if (limit == kLookNs) (void)post(buffer, sequence);
-    ring_any(*queues_.load(std::memory_order_acquire));
+    to = attachment();
+    if (limit == kLookNs && !service_is_there()) to = nullptr;
+    if (!to || phase_of(buffer.state.load()) != CallPhase::kPosted) continue;
+    if (limit == kLookNs) (void)post(*to, buffer, sequence);
+    ring_any(to->queues);
   }
   return ready();
 }
 
 bool FrontDriver::service_is_there() const {
   char nothing;
-  long rc = raw::call(SYS_recvfrom, socket_, &nothing, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
+  long rc = raw::call(SYS_recvfrom, socket_.load(), &nothing, 1, MSG_PEEK | MSG_DONTWAIT, nullptr, nullptr);
   return rc == -EAGAIN || rc == -EINTR;
 }
 
-// One thread looks for the service's successor, the others wait for it here.
-bool FrontDriver::recover(uint32_t known_incarnation) {
+// One thread looks for the service's successor, the others wait for it here. Null: nobody came.
+const FrontDriver::Attachment* FrontDriver::recover(uint32_t known_incarnation) {
   SignalsBlocked signals;
   Locked locked(recovery_);
-  if (incarnation_.load(std::memory_order_acquire) != known_incarnation) return attached();
+  const Attachment* known = attachment_.load(std::memory_order_acquire);
+  if (!known || known->incarnation != known_incarnation) return known;
   const uint64_t end = monotonic_now() + kPatienceNs;
   do {
     if (hello() == 0) {
       if (returned_) returned_(returned_context_);
-      return true;
+      return attachment_.load(std::memory_order_acquire);
     }
     sleep_ns(kRetryNs);
   } while (monotonic_now() < end);
-  queues_.store(nullptr, std::memory_order_release);
-  return false;
+  attachment_.store(nullptr, std::memory_order_release);
+  return nullptr;
 }
 
 }  // namespace poly

@@ -42,13 +42,19 @@ class FrontDriver {
   // Unmaps and closes without a word to the service: in a forked child all of it is the parent's.
   void forget();
   // The service's number of this client.
-  uint32_t client() const { return client_; }
+  uint32_t client() const {
+    const Attachment* attachment = attachment_.load(std::memory_order_acquire);
+    return attachment ? attachment->client : 0;
+  }
   // Descriptors of the driver's own, which the program must not close: -1 where there is none.
   int socket_fd() const { return socket_; }
   int memory_fd() const { return memory_fd_; }
   // Moves them off the number `fd`, where the program is about to put something of its own.
   void make_way(int fd);
-  QueueMemory* queues() const { return queues_.load(std::memory_order_acquire); }
+  QueueMemory* queues() const {
+    Attachment* attachment = attachment_.load(std::memory_order_acquire);
+    return attachment ? &attachment->queues : nullptr;
+  }
 
   // A buffer that is the caller's until release(); null when all are in use. `state` and what stands beside
   // it are the driver's, the rest is the caller's to fill: all of `call`, paths, data.
@@ -64,27 +70,32 @@ class FrontDriver {
   // Who will see a call: a server that spins on another CPU, or one that has to be scheduled first.
   enum class Woken { kSpinner, kSleeper };
 
+  // What one hello came to: seen whole, so that what is hinted to a service is for that service.
+  struct Attachment {
+    QueueMemory queues;
+    uint32_t client;       // the service's number of this client
+    uint32_t incarnation;  // which process the service is
+  };
+
   [[nodiscard]] int make_memory(uint32_t buffers);
   [[nodiscard]] int hello();
-  [[nodiscard]] int map_queues(int fd, const AttachWelcome&);
-  Woken post(RequestBuffer&, uint32_t sequence);
+  [[nodiscard]] int map_queues(int fd, const AttachWelcome&, Attachment*& out);
+  Woken post(Attachment&, RequestBuffer&, uint32_t sequence);
   bool is_seen(QueueMemory&, uint32_t group, const RequestBuffer&, uint32_t sequence);
   static Woken ring(QueueMemory&, uint32_t group, uint32_t cpu);
   static bool wake(Doorbell&);
   static void ring_any(QueueMemory&);
   [[nodiscard]] bool spin(RequestBuffer&, uint32_t sequence);
-  [[nodiscard]] bool await(RequestBuffer&, uint32_t sequence);
+  [[nodiscard]] bool await(RequestBuffer&, uint32_t sequence, uint32_t incarnation);
   [[nodiscard]] bool service_is_there() const;
-  [[nodiscard]] bool recover(uint32_t known_incarnation);
+  [[nodiscard]] const Attachment* recover(uint32_t known_incarnation);
 
   RequestBuffer* memory_ = nullptr;
   int memory_fd_ = -1;
-  int socket_ = -1;
-  std::atomic<QueueMemory*> queues_{nullptr};
-  uint32_t client_ = 0;
+  std::atomic<int> socket_{-1};  // replaced with recovery_ held; other threads look whether the service lives
+  std::atomic<Attachment*> attachment_{nullptr};
   uint32_t buffers_ = 0;
   uint64_t key_ = 0;
-  std::atomic<uint32_t> incarnation_{0};
   pthread_mutex_t recovery_ = PTHREAD_MUTEX_INITIALIZER;
   void (*returned_)(void*) = nullptr;
   void* returned_context_ = nullptr;

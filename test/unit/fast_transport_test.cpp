@@ -32,7 +32,7 @@ class Echo final : public CallHandler, public ClientHost {
               std::string_view path2, std::span<std::byte> data, WireAnswer& answer,
               ServerContext&) override {
     runs++;
-    if (call.flags) std::this_thread::sleep_for(std::chrono::milliseconds(call.flags));
+    if (call.flags && !call.resent) std::this_thread::sleep_for(std::chrono::milliseconds(call.flags));
     answer.value = call.offset + call.size;
     std::string text = std::string(path2) + std::string(path);
     std::memcpy(data.data(), text.data(), text.size());
@@ -287,6 +287,44 @@ TEST(a_successor_is_found) {
   }
   CHECK_EQ(wait_for(pid), 0);
 }
+
+// A service killed in the middle of a call: a thread that has others of its own to run finds the successor,
+// and the one whose call was taken asks there again.
+#if !defined(__SANITIZE_THREAD__)
+TEST(a_call_in_the_hands_of_the_dead_is_asked_again) {
+  rig::TempDir temp;
+  const std::string socket = temp.path + "/attach.sock";
+  auto start_service = [&] {
+    const pid_t pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid != 0) return pid;
+    auto life = std::make_unique<Life>(socket);
+    for (;;) pause();
+  };
+  pid_t service = start_service();
+  auto driver = std::make_unique<FrontDriver>();
+  REQUIRE(soon([&] { return driver->attach(socket.c_str()) == 0; }));
+  std::atomic<bool> answered{false}, over{false};
+  std::thread held_up([&] {
+    CHECK(call_once(*driver, 1, 60'000));
+    answered = true;
+  });
+  std::thread busy([&] {
+    for (uint64_t i = 2; !over; i++) CHECK(call_once(*driver, i));
+  });
+  std::this_thread::sleep_for(100ms);
+  REQUIRE(kill(service, SIGKILL) == 0);
+  CHECK_EQ(wait_for(service), 1000 + SIGKILL);
+  service = start_service();
+  CHECK(soon([&] { return answered.load(); }));
+  over = true;
+  busy.join();
+  if (!answered) _exit(1);  // it waits for ever
+  held_up.join();
+  REQUIRE(kill(service, SIGKILL) == 0);
+  CHECK_EQ(wait_for(service), 1000 + SIGKILL);
+}
+#endif
 
 // A service that has not yet taken up what its predecessor served is no successor: the call waits.
 TEST(a_successor_that_is_not_ready_is_waited_for) {
