@@ -101,11 +101,15 @@ int Dispatcher::promote(Instance& instance, uint32_t client_tag, Request& reques
   return 0;
 }
 
-bool Dispatcher::closes_spare_descriptor(uint64_t file) {
+bool Dispatcher::closes_spare_descriptor(uint64_t file, uint64_t request) {
   const auto index = static_cast<uint32_t>(file);
   if (index < files_.kFirst || index >= PoolMemory::kOpens) return false;
   std::lock_guard guard(files_.stripe(index));
-  return files_.index_of(file) != 0 && files_.record(index).spare_descriptor.exchange(0) != 0;
+  if (!files_.index_of(file)) return false;
+  // FUSE's numbers are even, and 2 is INIT's.
+  const uint32_t mark = std::max(static_cast<uint32_t>(request) | 1, 3u);
+  uint32_t spare = 1;
+  return files_.record(index).spare_descriptor.compare_exchange_strong(spare, mark) || spare == mark;
 }
 
 int Dispatcher::promote_by_lookup(Instance& instance, uint32_t client_tag, Request& request, Reply& reply) {

@@ -99,8 +99,9 @@ class Dispatcher final : public LockCompletion, public InvalidateSink, public Ha
   // Gives the open file `request.file` (a handle) of the client with this tag to the kernel, which opens it
   // with `request.flags`: its lookup becomes the kernel's. -ENOENT: no such file; -EACCES: opened otherwise.
   [[nodiscard]] int promote(Instance& instance, uint32_t client_tag, Request& request, Reply& reply);
-  // Whether a FLUSH of the file is of the descriptor by which it was promoted; true once.
-  [[nodiscard]] bool closes_spare_descriptor(uint64_t file);
+  // Whether a FLUSH of the file is of the descriptor by which it was promoted: the first one is, also when it
+  // is asked again.
+  [[nodiscard]] bool closes_spare_descriptor(uint64_t file, uint64_t request);
   // The node of that file, with one more lookup, for a kernel that may not create (a read-only mount).
   [[nodiscard]] int promote_by_lookup(Instance& instance, uint32_t client_tag, Request& request,
                                       Reply& reply);

@@ -171,7 +171,7 @@ int Dispatcher::op_write(Instance& instance, Request& request, Reply& reply) {
 }
 
 int Dispatcher::op_flush(Instance& instance, Request& request, Reply&) {
-  if (!closes_spare_descriptor(request.file)) {
+  if (!closes_spare_descriptor(request.file, request.identity)) {
     if (Ref<Node> n = nodes_.get(request.node, instance.id))
       give_up_locks(instance, *n, request.file, request.lock_owner);
   }

@@ -250,6 +250,7 @@ int Dispatcher::remove_locked(Instance& instance, Request& request, Node& dir, b
   }
   if (left != kChecked && request.replay) {
     set_evidence(*request.replay, victim.attr);
+    request.replay->offset = nodes_.id_in(*victim.node, instance.id);
     checked(request.replay);
   }
   NamesChange change(dir);
@@ -258,14 +259,16 @@ int Dispatcher::remove_locked(Instance& instance, Request& request, Node& dir, b
 
 template <typename Remove>
 int Dispatcher::remove_once(Instance& instance, Request& request, Node& dir, bool directory, Remove remove) {
-  if (left_phase(request) == kDone) return request.replay->result;
+  const bool finished = left_phase(request) == kDone;
+  if (finished && request.replay->result != 0) return request.replay->result;
   Entry victim;
-  {
+  if (!finished) {
     std::lock_guard guard(dir.change_lock);
     if (int err = remove_locked(instance, request, dir, directory, victim, remove)) return err;
   }
   if (!victim.node) {  // gone before a death, and perhaps nobody was told
     entry_changed(instance, dir, request.name);
+    if (Ref<Node> gone = nodes_.get(request.replay->offset, instance.id)) changed(instance, *gone, -1, 0);
     return 0;
   }
   (directory ? instance.host->directories : instance.host->files).drop(dir, request.name);

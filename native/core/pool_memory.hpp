@@ -51,9 +51,9 @@ struct OpenRecord {
   // Key of the fast-path client whose file it is; 0: FUSE's. A client's open file holds one lookup of its
   // node.
   std::atomic<uint64_t> client;
-  // 1: the next FLUSH is no close(2) of the program's. Set by promotion, where the library opens a
-  // descriptor, duplicates it to where the program has it, and closes the first: the process keeps its POSIX
-  // locks.
+  // 1: the next FLUSH is no close(2) of the program's; then that FLUSH's number, odd, so that it is none
+  // either when it is asked again. Set by promotion, where the library opens a descriptor, duplicates it to
+  // where the program has it, and closes the first: the process keeps its POSIX locks.
   std::atomic<uint32_t> spare_descriptor;
   // SyncState: what was written through it and may be lost, where the libservice loses any (loses_unsynced).
   std::atomic<uint32_t> sync_state;
@@ -91,7 +91,8 @@ struct ReplayRecord {
   int32_t result;
   uint64_t entry;   // node id whose lookup count the unanswered reply has already raised; 0: none
   uint64_t file;    // file id the unanswered reply has already opened; 0: none
-  uint64_t offset;  // append: where the data goes
+  // Append: where the data goes. Removal: the victim's node id, or 0. Promotion and release: the file's id.
+  uint64_t offset;
   uint64_t device;  // evidence: the inode that must lose or gain the name
   uint64_t ino;
   int64_t birth_seconds;

@@ -100,7 +100,7 @@ inline void replay_start(ReplayRecord& r, uint32_t instance, uint64_t identity, 
   r.identity = identity;
   r.op = op;
   r.result = 0;
-  r.entry = r.file = 0;
+  r.entry = r.file = r.offset = 0;
   r.phase.store(kStarted, std::memory_order_release);
 }
 

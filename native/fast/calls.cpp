@@ -100,8 +100,10 @@ int32_t FastCall::run(uint64_t identity, size_t shard) {
   const Handler handler = call.op < kOpCount ? kTable[call.op] : nullptr;
   int32_t result = kDeclined;
   if (handler && path.size() < PATH_MAX && path2.size() < PATH_MAX) {
-    result = enter();
-    if (result == 0) result = handler(*this);
+    if (!release_left(result)) {
+      result = enter();
+      if (result == 0) result = handler(*this);
+    }
   }
   // The libservice cannot reach what it reached before: the kernel asks again from the root (ESTALE in
   // filename_lookup, fs/namei.c).
@@ -180,6 +182,26 @@ int32_t FastCall::find(Entry& out) {
   if (!by_handle()) return lookup(out);
   out.node = dispatcher.client_node(file);
   return out.node ? instance->libservice().getattr(*out.node, nullptr, out.attr) : kDeclined;
+}
+
+void FastCall::note_release() {
+  if (!record_) return;
+  replay_start(*record_, instance->id, identity_, call.op);
+  record_->offset = file.id;
+  record_->phase.store(kChecked, std::memory_order_release);
+}
+
+bool FastCall::release_left(int32_t& result) {
+  const Op op = static_cast<Op>(call.op);
+  if (!call.resent || (op != Op::release && op != Op::releasedir)) return false;
+  ReplayRecord* left = dispatcher.replays().find(call.instance, identity_);
+  if (!left) return false;
+  const bool begun = left->op == call.op && left->phase.load(std::memory_order_acquire) == kChecked;
+  file = {left->offset, 0, call.instance, 0, op == Op::releasedir};
+  instance = dispatcher.use(call.instance);
+  if (begun && instance) result = dispatcher.close_client_file(*instance, file);
+  dispatcher.replays().release(left);
+  return begun && instance;
 }
 
 // A call that comes to be another operation now than in its first run takes back what that one left, and

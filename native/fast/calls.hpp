@@ -58,6 +58,8 @@ class FastCall {
   Walk walk(Node& base, std::string_view text, uint16_t flags);
   // Runs the request as `op`, with an exactly-once record if it needs one.
   int32_t perform(Op op);
+  // Notes that the file is about to be closed: the handle may be another's when the call is posted again.
+  void note_release();
   // What the first run of this call was, when that left a record; Op::kCount: none.
   Op left_op() const { return left_ ? static_cast<Op>(left_->op) : Op::kCount; }
   // May one more file be open? Counts it.
@@ -78,6 +80,8 @@ class FastCall {
   Reply reply;
 
  private:
+  // A release that a predecessor began: ends it, whatever the handle means by now. False: it did not begin.
+  [[nodiscard]] bool release_left(int32_t& result);
   void choose_record(Op op);
   void take_up_left();
 

@@ -123,6 +123,7 @@ int32_t call_opendir(FastCall& c) {
 // close(2) of the last descriptor.
 int32_t call_release(FastCall& c) {
   if (!c.by_handle()) return -EINVAL;
+  c.note_release();
   const int said = c.dispatcher.close_client_file(*c.instance, c.file);
   c.client.open_files.fetch_sub(1, std::memory_order_relaxed);
   return said;

@@ -337,6 +337,39 @@ TEST(a_promoted_file_is_the_kernels) {
   CHECK_EQ(rig.nodes(), 1);
 }
 
+// The first FLUSH of a promoted file is of the descriptor that promotion spares, also when a death makes the
+// kernel ask for it again: the locks that the process has through another descriptor stay.
+TEST(the_spare_descriptor_takes_no_locks_along) {
+  FastRig rig;
+  Control control(rig, rig.client->key);
+  const uint32_t file = rig.open("f", O_RDWR | O_CREAT);
+  const uint64_t node = rig.lookup("f"), other = rig.FuseRig::open(node);
+  fuse_lk_in lock{};
+  lock.fh = other;
+  lock.owner = 1;
+  lock.lk = {0, 9, F_WRLCK, 70};
+  CHECK_EQ(rig.call(Message(FUSE_SETLK, node).with(lock)).error, 0);
+  const Answer opened = rig.call(control.create(control.node(), file, O_RDWR));
+  REQUIRE(opened.error == 0);
+  fuse_flush_in flush{};
+  flush.fh = opened.as<fuse_open_out>(sizeof(fuse_entry_out)).fh;
+  flush.lock_owner = 1;
+  Message message = Message(FUSE_FLUSH, node).with(flush);
+  message.header.unique = 5000;
+  CHECK_EQ(rig.call(message, false).error, 0);
+  rig.restart();
+  rig.attach();
+  CHECK_EQ(rig.resend(message).error, 0);
+  lock.owner = 2;
+  CHECK_EQ(rig.call(Message(FUSE_SETLK, node).with(lock)).error, -EAGAIN);
+  message.header.unique = 5002;  // close(2)
+  CHECK_EQ(rig.call(message).error, 0);
+  CHECK_EQ(rig.call(Message(FUSE_SETLK, node).with(lock)).error, 0);
+  release_fuse(rig, opened);
+  rig.FuseRig::release(node, other);
+  rig.forget(node);
+}
+
 TEST(nobody_promotes_what_is_not_his) {
   FastRig rig;
   const uint32_t file = rig.open("f", O_RDONLY | O_CREAT);
@@ -546,6 +579,71 @@ TEST(calls_run_once) {
     // An exclusive open that finds its own file, or another's: only the latter fails.
     for (int n = 0; die_at(scene, n); n++) REQUIRE(n < 100);
   }
+}
+
+namespace {
+
+// The call's first run, by a service that dies before the answer is seen.
+void run_and_die(FastRig& rig, const Ask& ask) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    std::vector<std::byte> data(kDataSize);
+    WireAnswer answer{};
+    ::_exit(run_call(*rig.life->dispatcher, *rig.client, 0, 77, ask.call, ask.path, ask.path2, data, answer,
+                     0, rig.life->record) == 0
+                ? 0
+                : 1);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(pid, &status, 0) == pid);
+  CHECK_EQ(status, 0);
+  rig.restart();
+  rig.attach();
+}
+
+int32_t run_again(FastRig& rig, Ask ask) {
+  ask.call.resent = 1;
+  return rig.run(ask, 77);
+}
+
+}  // namespace
+
+// What another thread has opened meanwhile under the same handle stays open.
+TEST(a_file_is_closed_once) {
+  FastRig rig;
+  const uint32_t file = rig.open("f", O_RDWR | O_CREAT);
+  const Ask close = Ask(Op::release).of(file);
+  run_and_die(rig, close);
+  const uint32_t other = rig.open("g", O_RDWR | O_CREAT);
+  CHECK_EQ(other, file);
+  CHECK_EQ(run_again(rig, close), 0);
+  CHECK_EQ(rig.read(other), "");
+  CHECK_EQ(rig.open_files(), 1);
+  // Not begun before the death.
+  rig.restart();
+  rig.attach();
+  CHECK_EQ(run_again(rig, close), 0);
+  CHECK_EQ(rig.open_files(), 0);
+  CHECK_EQ(rig.nodes(), 1);
+}
+
+// A kernel that may believe in the name, and in the other name's link count, is told before the answer.
+TEST(a_removal_before_a_death_is_told) {
+  FastRig rig;
+  rig.local.host_write("f", "text");
+  CHECK_EQ(rig.run(Ask(Op::link).at("f").and_at("g")), 0);
+  const uint64_t node = rig.lookup("f");
+  const Ask unlink = Ask(Op::unlink).at("f");
+  run_and_die(rig, unlink);
+  CHECK_EQ(run_again(rig, unlink), 0);
+  bool name = false, attributes = false;
+  for (Answer told = rig.received(); told.sent; told = rig.received()) {
+    name |= told.error == FUSE_NOTIFY_INVAL_ENTRY;
+    attributes |= told.error == FUSE_NOTIFY_INVAL_INODE &&
+                  told.as<fuse_notify_inval_inode_out>().ino == node;
+  }
+  CHECK(name);
+  CHECK(attributes);
 }
 
 // ---- Lies ----
