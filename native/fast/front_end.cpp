@@ -11,6 +11,7 @@
 
 #include "fastpath/waiting.hpp"
 #include "native/fast/calls.hpp"
+#include "native/fast/mount_flags.hpp"
 
 namespace poly {
 namespace {
@@ -93,13 +94,13 @@ int FrontEnd::prove(FastClient& client, uint32_t instance, int root_fd, AttachPr
       stx.stx_ino != mount.root_inode)
     return -EXDEV;
   if (!mount.allow_other && !is_owner(*client.view())) return -EACCES;
-  struct statvfs fs;
-  if (fstatvfs(root_fd, &fs) != 0) return -errno;
+  unsigned long flags;
+  if (int err = read_mount_flags(root_fd, flags)) return err;
   Dispatcher::Use use = dispatcher_.use(instance);
   if (!use) return -ENOENT;
   control_name(use->control, client.key, out.control);
-  out.read_only = (fs.f_flag & ST_RDONLY) != 0 || use->read_only.load();
-  client.prove(instance, out.read_only != 0, fs.f_flag);
+  out.read_only = (flags & ST_RDONLY) != 0 || use->read_only.load();
+  client.prove(instance, out.read_only != 0, flags);
   return 0;
 }
 
