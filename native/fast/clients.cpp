@@ -193,13 +193,14 @@ int Clients::admit(Connection& connection, const AttachHello& hello, int memfd, 
   auto client = std::make_shared<AttachedClient>();
   if (int err = client->map(memfd, hello.buffers)) return err;
   if (int err = queues_of(peer.uid, client->queues)) return err;
-  int err = fast_client(hello, peer, client->fast);
-  if (err == 0) err = insert(client);
+  Slot* slot = free_slot();
+  int err = slot ? fast_client(hello, peer, client->fast) : -EMFILE;
   if (err) {
     forget_unused_uid(peer.uid);
     return err;
   }
   client->pid = peer.pid;
+  insert(*slot, client);
   connection.client = client;
   welcome.client = welcome.owner = client->id;
   welcome.key = client->fast->key;
@@ -232,18 +233,20 @@ int Clients::fast_client(const AttachHello& hello, const Peer& peer, std::shared
   return 0;
 }
 
-int Clients::insert(const std::shared_ptr<AttachedClient>& client) {
+Clients::Slot* Clients::free_slot() {
   auto is_free = [](Slot& slot) {
     std::lock_guard guard(slot.lock);
     return !slot.client;
   };
   auto room = std::ranges::find_if(slots_, is_free);
-  if (room == slots_.end()) return -EMFILE;
-  room->generation++;
-  client->id = static_cast<uint32_t>(room - slots_.begin()) | uint32_t{room->generation} << 16;
-  std::lock_guard guard(room->lock);
-  room->client = client;
-  return 0;
+  return room == slots_.end() ? nullptr : &*room;
+}
+
+void Clients::insert(Slot& slot, const std::shared_ptr<AttachedClient>& client) {
+  slot.generation++;
+  client->id = static_cast<uint32_t>(&slot - slots_.data()) | uint32_t{slot.generation} << 16;
+  std::lock_guard guard(slot.lock);
+  slot.client = client;
 }
 
 bool Clients::answer_prove(Connection& connection, const AttachProve& prove, std::vector<Fd>& fds) {

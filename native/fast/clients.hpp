@@ -92,7 +92,9 @@ class Clients {
   [[nodiscard]] bool answer_prove(Connection&, const AttachProve&, std::vector<Fd>& fds);
   [[nodiscard]] int admit(Connection&, const AttachHello&, int memfd, AttachWelcome&);
   [[nodiscard]] int fast_client(const AttachHello&, const Peer&, std::shared_ptr<FastClient>& out);
-  [[nodiscard]] int insert(const std::shared_ptr<AttachedClient>&);
+  // Null: all are taken. Attach thread only, as is insert().
+  [[nodiscard]] Slot* free_slot();
+  void insert(Slot&, const std::shared_ptr<AttachedClient>&);
   [[nodiscard]] int queues_of(uid_t uid, std::shared_ptr<UidQueues>& out);
   void drop(Connection&);
   Closer& closer_of(uid_t uid);
