@@ -302,7 +302,9 @@ void prove_again(Session& session) {
     if (mount.session != &session || mount.root_fd() < 0) continue;
     // The control directory's name and node outlive the service.
     AttachProven proven{};
-    if (session.prove(mount.instance, mount.root_fd(), proven) != 0) mount.refused.store(true);
+    const int result = session.prove(mount.instance, mount.root_fd(), proven);
+    // Dead again: its successor will be asked.
+    if (result != 0 && result != -ECONNRESET) mount.refused.store(true);
   }
 }
 
