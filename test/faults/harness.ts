@@ -154,9 +154,12 @@ export async function servicePid(client: Client, id?: number): Promise<number> {
   return service?.pid ?? 0;
 }
 
-/** Pid of the running service, waited for. */
+/** Pid of the running service, waited for. polyd hears of a death a moment after it. */
 export async function runningService(client: Client, id?: number): Promise<number> {
-  return until('the service runs', 20_000, async () => (await servicePid(client, id)) || undefined);
+  return until('the service runs', 20_000, async () => {
+    const pid = await servicePid(client, id);
+    return isRunning(pid) ? pid : undefined;
+  });
 }
 
 /** The end of `pid`, at once. */

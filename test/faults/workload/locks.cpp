@@ -74,6 +74,10 @@ void run_lock_holder(Context& context) {
     }
     sleep_ms(context.random.below(400));
   }
+  // With the process go its locks, while the other may be asking still.
+  for (size_t i = 0; i < 3; i++) {
+    if (context.shared[i].load() % 2 == 1) context.shared[i].fetch_add(1);
+  }
 }
 
 void run_lock_waiter(Context& context) {
@@ -125,7 +129,7 @@ namespace {
 
 void on_alarm(int) {}
 
-constexpr size_t kInside = 40;
+constexpr size_t kInside = 40, kWritten = 41;
 
 // One increment of the number in the file under its lock. False: the wait was interrupted.
 bool count_once(Context& context, int fd) {
@@ -143,9 +147,14 @@ bool count_once(Context& context, int fd) {
   uint64_t value = 0;
   ssize_t n = -1;
   report.expect(0, report.call("pread(counter)", [&] { return n = pread(fd, &value, sizeof value, 0); }));
+  report.expect_that(value == context.shared[kWritten].load(),
+                     std::to_string(n) + " bytes, " + std::to_string(value) + ", expected " +
+                         std::to_string(context.shared[kWritten].load()));
   if (context.random.one_in(10)) sleep_ms(context.random.below(500));
   value++;
   report.expect(0, report.call("pwrite(counter)", [&] { return n = pwrite(fd, &value, sizeof value, 0); }));
+  report.expect_that(n == sizeof value, "wrote only " + std::to_string(n));
+  context.shared[kWritten].store(value);
   context.shared[context.index].fetch_add(1);
   context.shared[kInside].store(0);
   report.expect(
