@@ -10,8 +10,11 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "native/fast/mount_flags.hpp"
 #include "native/fuse/workers.hpp"
 #include "test/unit/fast_rig.hpp"
 
@@ -228,8 +231,31 @@ void a_read_only_mount() {
   CHECK_EQ(rig.run(Ask(Op::release).of(file)), 0);
 }
 
+// Nobody serves the mount, so whatever asks it something hangs.
+void flags_are_read_without_asking() {
+  if (::syscall(457, nullptr, nullptr, 0, 0) < 0 && errno == ENOSYS) {
+    std::printf("skipped: no statmount(2)\n");
+    return;
+  }
+  TempDir temp;
+  for (const unsigned long how : {0ul, ST_RDONLY | ST_NOEXEC | 0ul}) {
+    const Fd device(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
+    const std::string options = "fd=" + std::to_string(device.get()) + ",rootmode=40000,user_id=0,group_id=0";
+    REQUIRE(::mount("promotion_test", temp.path.c_str(), "fuse.poly-unit", how ? MS_RDONLY | MS_NOEXEC : 0,
+                    options.c_str()) == 0);
+    const Fd root(::open(temp.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    unsigned long flags = ~0ul;
+    CHECK_EQ(read_mount_flags(root.get(), flags), 0);
+    CHECK_EQ(flags, how);
+    CHECK_EQ(::umount2(temp.path.c_str(), MNT_DETACH), 0);
+  }
+}
+
 }  // namespace
 
+TEST(flags_are_read_without_asking) {
+  in_namespace(flags_are_read_without_asking);
+}
 TEST(a_file_becomes_a_descriptor) {
   in_namespace(a_file_becomes_a_descriptor);
 }
