@@ -89,8 +89,8 @@ struct ReplayRecord {
   uint64_t identity;
   uint32_t op;
   int32_t result;
-  uint64_t entry;   // node id whose lookup count the unanswered reply has already raised; 0: none
-  uint64_t file;    // file id the unanswered reply has already opened; 0: none
+  uint64_t entry;  // node id whose lookup count the unanswered reply has already raised; 0: none
+  uint64_t file;   // file id the unanswered reply has already opened; 0: none
   // Append: where the data goes. Removal: the victim's node id, or 0. Promotion and release: the file's id.
   uint64_t offset;
   uint64_t device;  // evidence: the inode that must lose or gain the name

@@ -639,8 +639,7 @@ TEST(a_removal_before_a_death_is_told) {
   bool name = false, attributes = false;
   for (Answer told = rig.received(); told.sent; told = rig.received()) {
     name |= told.error == FUSE_NOTIFY_INVAL_ENTRY;
-    attributes |= told.error == FUSE_NOTIFY_INVAL_INODE &&
-                  told.as<fuse_notify_inval_inode_out>().ino == node;
+    attributes |= told.error == FUSE_NOTIFY_INVAL_INODE && told.as<fuse_notify_inval_inode_out>().ino == node;
   }
   CHECK(name);
   CHECK(attributes);
