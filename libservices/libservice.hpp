@@ -241,6 +241,9 @@ class Libservice {
   // May a kernel keep what has just been read from or written to the file? No, where others may change it and
   // nobody would be told: then it is dropped again.
   [[nodiscard]] virtual bool may_keep(File&) { return true; }
+  // Decided when it was opened for writing: should a kernel read and write it past its page cache? What it
+  // writes through pages that may be dropped at any time, readers may find missing for a moment.
+  [[nodiscard]] virtual bool uncached(File&) { return false; }
 
   // May data be lost with the service that write() has taken and fsync() has not been asked for? Who had it
   // open is told then (OpenRecord::sync_state).

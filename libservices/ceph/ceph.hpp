@@ -37,6 +37,9 @@ class CephNode final : public Node {
   // How often the right to cache its data has been taken from us, and the same number plus one when we were
   // last seen to have it (files.cpp).
   std::atomic<uint64_t> revocations{0}, cacheable{0};
+  // When to look again whether it can be cached (CLOCK_MONOTONIC_COARSE, ns).
+  std::atomic<uint64_t> next_look{0};
+  int uncached_writers = 0;  // guarded by Ceph::writers_lock_
   // It may have security.capability, which goes with the next write: looked at when it is opened for writing.
   std::atomic<bool> privileged{false};
 
@@ -54,6 +57,9 @@ class CephFile final : public File {
   ceph::Fh* const handle = nullptr;            // of a file
   ceph_dir_result* const directory = nullptr;  // of a directory
   std::atomic<bool> unsynced{false};           // something was written since the last fsync
+  // Set once, when it is opened.
+  bool reads = false;
+  bool uncached = false;
 
   std::mutex directory_lock;
   uint64_t position = 0;  // guarded by directory_lock, as what follows: cookie of the next entry to be given
@@ -106,6 +112,7 @@ class Ceph final : public Libservice {
     sink_ = sink;
   }
   bool may_keep(File&) override;
+  bool uncached(File& file) override { return static_cast<CephFile&>(file).uncached; }
   void leave() override { client_.disconnect(); }
   bool loses_unsynced() const override { return settings_.write_back; }
   bool locks_below() const override { return true; }
@@ -140,10 +147,13 @@ class Ceph final : public Libservice {
   Ref<CephNode> intern(ceph::Inode*, const ceph::Statx&);
   void entry(ceph::Inode*, const ceph::Statx&, Entry& out);
   void forget(CephNode&);
-  bool are_one_file(const Caller&, Node& dir, const char* name, Node& new_dir, const char* new_name);
   int attributes(ceph::Inode*, ceph::Statx& out);
   void refresh(ceph::Inode* directory);
+  void look(CephFile&, uint64_t offset);
   bool reads_from_cache(ceph::Fh*, uint64_t offset);
+  static bool cacheable(const CephNode&);
+  Ref<File> opened_file(Ref<CephNode>, ceph::Fh*, int flags);
+  void decide_cache(CephFile&, int flags);
   bool has_capability(ceph::Inode*);
   // As the kernel does for a write, truncate or chown (cap_inode_killpriv).
   void drop_capability(CephNode&, ceph::Inode*);
@@ -154,6 +164,7 @@ class Ceph final : public Libservice {
 
   const CephSettings settings_;
   ceph::Client client_;
+  std::mutex writers_lock_;  // a leaf
   std::shared_mutex sink_lock_;
   InvalidateSink* sink_ = nullptr;  // guarded by sink_lock_, which its calls hold shared
   std::array<Shard, kShards> shards_;

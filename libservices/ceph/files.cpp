@@ -1,5 +1,6 @@
 // Operations on open files and directories.
 #include <linux/falloc.h>
+#include <time.h>
 
 #include <cerrno>
 #include <chrono>
@@ -16,9 +17,19 @@ CephFile& opened(File& file) {
   return static_cast<CephFile&>(file);
 }
 
+uint64_t coarse_now() {
+  timespec now;
+  (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);  // fails for no known clock
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
 }  // namespace
 
 CephFile::~CephFile() {
+  if (uncached) {
+    std::lock_guard guard(node->owner.writers_lock_);
+    node->uncached_writers--;
+  }
   Client& client = node->owner.client_;
   if (!client.mount()) return;  // closed when it was left
   if (handle) (void)client->ll_close(client.mount(), handle);
@@ -31,16 +42,30 @@ CephFile::~CephFile() {
 // holds until it is taken away.
 ssize_t Ceph::read(File& file, uint64_t offset, std::span<std::byte> out) {
   CephFile& f = opened(file);
-  const uint64_t revocations = f.node->revocations.load();
   const ssize_t n = client_->ll_read(client_.mount(), f.handle, static_cast<int64_t>(offset), out.size(),
                                      reinterpret_cast<char*>(out.data()));
-  if (n > 0 && f.node->cacheable.load(std::memory_order_relaxed) != revocations + 1 &&
-      reads_from_cache(f.handle, offset))
-    f.node->cacheable.store(revocations + 1);
+  if (n > 0) look(f, offset);
   return n;
 }
 
-// A byte that has just been read.
+bool Ceph::cacheable(const CephNode& node) {
+  return node.cacheable.load(std::memory_order_relaxed) == node.revocations.load() + 1;
+}
+
+// `offset`: of a byte that has just been read or written. Where it is not in the cache, a look costs as much
+// as a read, so the next one is not soon.
+void Ceph::look(CephFile& file, uint64_t offset) {
+  constexpr uint64_t kAgain = 20'000'000;
+  CephNode& node = *file.node;
+  const uint64_t revocations = node.revocations.load();
+  if (node.cacheable.load(std::memory_order_relaxed) == revocations + 1) return;
+  if (coarse_now() < node.next_look.load(std::memory_order_relaxed)) return;
+  if (reads_from_cache(file.handle, offset) || reads_from_cache(file.handle, offset))
+    node.cacheable.store(revocations + 1);
+  else
+    node.next_look.store(coarse_now() + kAgain, std::memory_order_relaxed);
+}
+
 bool Ceph::reads_from_cache(Fh* handle, uint64_t offset) {
   constexpr auto kMemory = std::chrono::microseconds(15);
   char byte;
@@ -50,16 +75,32 @@ bool Ceph::reads_from_cache(Fh* handle, uint64_t offset) {
 }
 
 bool Ceph::may_keep(File& file) {
-  const CephNode& node = *opened(file).node;
-  return node.cacheable.load() == node.revocations.load() + 1;
+  return cacheable(*opened(file).node);
+}
+
+// What a kernel writes through its page cache it has copied there before it asks us. Whenever such a page is
+// dropped on our word meanwhile, somebody else brings back what was there before, and finds it missing what
+// the writer has been told is written. So a file that may have to be dropped is written past the cache, and
+// so by all, for a write past the cache drops pages, too.
+void Ceph::decide_cache(CephFile& file, int flags) {
+  CephNode& node = *file.node;
+  if ((flags & O_ACCMODE) == O_RDWR && !cacheable(node)) {
+    char byte;
+    if (client_->ll_read(client_.mount(), file.handle, 0, 1, &byte) == 1) look(file, 0);
+  }
+  std::lock_guard guard(writers_lock_);
+  file.uncached = node.uncached_writers > 0 || !cacheable(node);
+  node.uncached_writers += file.uncached;
 }
 
 ssize_t Ceph::write(File& file, uint64_t offset, std::span<const std::byte> in) {
   CephNode& node = *opened(file).node;
   if (node.privileged.load(std::memory_order_relaxed)) drop_capability(node, node.inode.load());
   opened(file).unsynced.store(true, std::memory_order_relaxed);
-  return client_->ll_write(client_.mount(), opened(file).handle, static_cast<int64_t>(offset), in.size(),
-                           reinterpret_cast<const char*>(in.data()));
+  const ssize_t n = client_->ll_write(client_.mount(), opened(file).handle, static_cast<int64_t>(offset),
+                                      in.size(), reinterpret_cast<const char*>(in.data()));
+  if (n > 0 && opened(file).reads) look(opened(file), offset);
+  return n;
 }
 
 // What close(2) has not reported can be reported to nobody any more, so it waits for what is written back.

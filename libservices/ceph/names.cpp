@@ -87,23 +87,15 @@ int Ceph::rmdir(const Caller& caller, Node& dir, const char* name, const Entry&)
   return client_->ll_rmdir(client_.mount(), parent, name, as(caller));
 }
 
-// Two names of one inode stay both when one is renamed to the other (rename(2)). The metadata server does so,
-// but libcephfs takes the old name for gone (Client::insert_trace, 16.2.15).
-bool Ceph::are_one_file(const Caller& caller, Node& dir, const char* name, Node& new_dir,
-                        const char* new_name) {
-  Entry from, to;
-  return lookup(caller, dir, name, from) == 0 && from.attr.stx_nlink > 1 && !S_ISDIR(from.attr.stx_mode) &&
-         lookup(caller, new_dir, new_name, to) == 0 && from.node.get() == to.node.get();
-}
-
-// Neither the protocol of 16.2 nor the kernel's client (ceph_rename, fs/ceph/dir.c) knows flags.
+// Neither the protocol of 16.2 nor the kernel's client (ceph_rename, fs/ceph/dir.c) knows flags. Never
+// between two names of one inode (libcephfs would take the old one for gone: Client::insert_trace): who asks,
+// the kernel or the dispatcher, has seen to that.
 int Ceph::rename(const Caller& caller, Node& dir, const char* name, Node& new_dir, const char* new_name,
                  uint32_t flags) {
   if (!is_component(name) || !is_component(new_name) || flags) return -EINVAL;
   Inode *from, *to;
   if (int err = inode(dir, from)) return err;
   if (int err = inode(new_dir, to)) return err;
-  if (are_one_file(caller, dir, name, new_dir, new_name)) return 0;
   if (int err = client_->ll_rename(client_.mount(), from, name, to, new_name, as(caller))) return err;
   if (from != to) refresh(from);
   return 0;
@@ -133,10 +125,17 @@ int Ceph::create(const Caller& caller, Node& dir, const char* name, int flags, m
   // Nobody else knows an empty file that we have just opened for writing; whoever comes takes the right from
   // us.
   if (st.size == 0 && (flags & O_EXCL)) node->cacheable.store(node->revocations.load() + 1);
-  file = Ref<File>::adopt(new CephFile(node, handle));
+  file = opened_file(node, handle, flags);
   to_attr(st, out.attr);
   out.node = std::move(node);
   return 0;
+}
+
+Ref<File> Ceph::opened_file(Ref<CephNode> node, Fh* handle, int flags) {
+  auto* file = new CephFile(std::move(node), handle);
+  file->reads = (flags & O_ACCMODE) != O_WRONLY;
+  if ((flags & O_ACCMODE) != O_RDONLY) decide_cache(*file, flags);
+  return Ref<File>::adopt(file);
 }
 
 // Ceph has no files without names, and its kernel client answers the same.
@@ -160,7 +159,7 @@ int Ceph::open(const Caller& caller, Node& node, int flags, bool restored, Ref<F
   if ((kept & O_TRUNC) && n.privileged.load(std::memory_order_relaxed)) drop_capability(n, in);
   Fh* handle;
   if (int err = client_->ll_open(client_.mount(), in, kept, &handle, as(caller))) return err;
-  file = Ref<File>::adopt(new CephFile(Ref<CephNode>::share(&n), handle));
+  file = opened_file(Ref<CephNode>::share(&n), handle, kept);
   return 0;
 }
 

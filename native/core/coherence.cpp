@@ -144,6 +144,11 @@ void Dispatcher::tell_all(Node& node, Tell tell) {
 // What a kernel may hold is not asked: a READ that is under way has not been noted yet, and a notification
 // waits for it (its pages are locked).
 void Dispatcher::invalidate_node(Node& node, int64_t offset, int64_t length) {
+  // Pages that a kernel has just filled to write them may be among those that go (wrote).
+  if (offset >= 0) {
+    uncached_writes_.store(true);
+    node.uncached_change.store(coarse_ns());
+  }
   tell_all(node, [&](Invalidator& to, uint64_t id) { to.invalidate_node(id, offset, length, nullptr); });
 }
 

@@ -39,6 +39,7 @@ int Dispatcher::open_node(Instance& instance, Request& request, Reply& reply, in
     if (int err = instance.libservice().getattr(*n, opened.get(), attr)) return err;
     reply.stale = observe(instance, *n, attr);
   }
+  reply.uncached = !directory && instance.libservice().uncached(*opened);
   uint64_t id = request.node;
   if (request.client) {
     if (int err = hold(instance, request, *n, id)) return err;
@@ -109,7 +110,8 @@ int Dispatcher::op_read(Instance& instance, Request& request, Reply& reply) {
 // are locked, and the notification waits for them.
 void Dispatcher::drop_unless_kept(Instance& instance, const Request& request, File& file, uint64_t offset,
                                   uint64_t length) {
-  if (request.fast || !instance.invalidator || instance.libservice().may_keep(file)) return;
+  if (request.fast || request.past_cache || !instance.invalidator || instance.libservice().may_keep(file))
+    return;
   instance.invalidator->invalidate_node(request.node, static_cast<int64_t>(offset),
                                         static_cast<int64_t>(length), nullptr);
 }

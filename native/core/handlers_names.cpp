@@ -205,6 +205,7 @@ int Dispatcher::op_create(Instance& instance, Request& request, Reply& reply) {
   if (request.fast) {
     if (int err = hold(instance, request, *entry.node, reply.entry.node)) return err;
   }
+  reply.uncached = instance.libservice().uncached(*opened);
   if (int err = register_file(instance, request, reply.entry.node, request.flags, false, std::move(opened),
                               reply.file)) {
     nodes_.forget(instance.id, reply.entry.node, 1);

@@ -9,6 +9,7 @@
 #include "libservices/libservice.hpp"
 #include "native/core/control.hpp"
 #include "native/core/op_stats.hpp"
+#include "native/core/pool_memory.hpp"
 #include "native/core/recent_names.hpp"
 #include "native/core/ticket.hpp"
 
@@ -71,6 +72,7 @@ class Instance {
   uint64_t attr_timeout = 0, entry_timeout = 0;
   Invalidator* invalidator = nullptr;   // set once before the instance is served
   ControlSecret control{};              // set once before the instance is served
+  InstanceRecord* record = nullptr;     // set once before the instance is served; null: none, in tests
   std::atomic<uint32_t> fast_calls{0};  // under way (Dispatcher::use)
   OpStats stats;
 };

@@ -107,7 +107,7 @@ struct InstanceRecord {
   uint64_t root;  // node id of the FUSE root
   uint32_t proto_minor;
   uint32_t max_write;
-  uint64_t init_flags;
+  std::atomic<uint64_t> init_flags;  // what its kernel and we have agreed upon (FUSE_INIT)
   // What names of the control directory are made from (core/control.hpp); 0, 0: none yet.
   uint64_t control_secret[2];
   uint64_t reserved[2];

@@ -47,8 +47,9 @@ struct Request {
   uint32_t flags = 0;  // open, rename, xattr, fallocate, fsync (1: data only), lseek (whence)
   mode_t mode = 0;
   dev_t device = 0;
-  bool kill_priv = false;  // clear set-id bits, as for an unprivileged writer
-  bool wait = false;       // setlk
+  bool kill_priv = false;   // clear set-id bits, as for an unprivileged writer
+  bool wait = false;        // setlk
+  bool past_cache = false;  // read, write: direct I/O, of which the kernel keeps nothing
   std::span<const std::byte> data;
   SetAttr set;
   LockRange lock;
@@ -83,6 +84,7 @@ struct Reply {
   std::span<std::byte> buffer;  // in: room; read, readlink, xattrs fill it
   size_t size = 0;              // how much of it is filled
   bool stale = false;           // open: the data changed below since the kernel may have cached it
+  bool uncached = false;        // open, create, tmpfile: to be read and written past the page cache
   EntrySink* sink = nullptr;    // readdir, readdirplus
   struct statvfs statfs {};
   LockRange lock;

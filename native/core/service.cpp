@@ -263,6 +263,8 @@ Failure Service::add_instance(const InstanceSpec& spec) {
   if (record->control_secret[0] == 0 &&
       getrandom(record->control_secret, sizeof record->control_secret, 0) < 0)
     return {-errno, "making a secret for " + label};
+  if (!known) record->init_flags.store(0);
+  instance->record = record;
   instance->control = {record->control_secret[0], record->control_secret[1]};
   instance->attr_timeout = nanoseconds(spec.attr_timeout);
   instance->entry_timeout = nanoseconds(spec.entry_timeout);

@@ -19,7 +19,7 @@ constexpr uint64_t kWanted = FUSE_ASYNC_READ | FUSE_POSIX_LOCKS | FUSE_ATOMIC_O_
                              FUSE_DONT_MASK | FUSE_FLOCK_LOCKS | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
                              FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 |
                              FUSE_POSIX_ACL | FUSE_MAX_PAGES | FUSE_SETXATTR_EXT | FUSE_INIT_EXT |
-                             kFuseHasResend;
+                             kFuseHasResend | kFuseDirectIoAllowMmap;
 
 constexpr uint32_t kMinMinor = 33;  // Linux 5.11: FUSE_SETXATTR_EXT, whose structure is the one we read
 
@@ -47,6 +47,7 @@ int handle_init(Call& call) {
   out.max_write = kMaxWrite;
   out.time_gran = 1;
   out.max_pages = kMaxWrite / 4096;
+  if (InstanceRecord* record = call.connection.instance.record) record->init_flags.store(flags);
   call.connection.proto_minor.store(std::min<uint32_t>(in.minor, FUSE_KERNEL_MINOR_VERSION));
   call.connection.initialised.store(true, std::memory_order_release);
   return 0;

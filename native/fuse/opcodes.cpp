@@ -248,7 +248,9 @@ int handle_read(Call& call) {
   call.request.file = in->fh;
   call.request.offset = in->offset;
   call.answer.buffer = call.payload(in->size);
-  call.dispatcher.view().pages_told(call.request.node);
+  // Set for direct I/O only (fuse_send_read, fs/fuse/file.c), which leaves nothing in the page cache.
+  call.request.past_cache = in->read_flags & FUSE_READ_LOCKOWNER;
+  if (!call.request.past_cache) call.dispatcher.view().pages_told(call.request.node);
   int err = call.dispatch(Op::read);
   if (!err) call.filled(call.answer.size);
   return err;
@@ -263,11 +265,15 @@ int handle_write(Call& call) {
   // Pages written by the kernel on its own account (mmap) go where they belong, O_APPEND or not.
   call.request.flags = in->write_flags & FUSE_WRITE_CACHE ? 0 : in->flags & O_APPEND;
   call.request.kill_priv = in->write_flags & FUSE_WRITE_KILL_SUIDGID;
-  call.dispatcher.view().pages_told(call.request.node);           // they stay in the page cache
   const bool cached = !(in->write_flags & FUSE_WRITE_LOCKOWNER);  // set for direct I/O only (fs/fuse/file.c)
-  if (!cached) call.dispatcher.writes_uncached(call.connection.instance, call.request);
+  call.request.past_cache = !cached;
+  if (cached)
+    call.dispatcher.view().pages_told(call.request.node);  // they stay in the page cache
+  else
+    call.dispatcher.writes_uncached(call.connection.instance, call.request);
   if (int err = call.dispatch(Op::write)) return err;
   call.dispatcher.wrote(call.connection.instance, call.request, call.answer, cached);
+  if (!cached) call.drop_pages(call.answer.end - call.answer.value);
   call.put<fuse_write_out>().size = static_cast<uint32_t>(call.answer.value);
   return 0;
 }

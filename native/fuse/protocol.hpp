@@ -39,6 +39,9 @@ struct FuseStatxOut {
 };
 static_assert(sizeof(FuseStatx) == 256 && sizeof(FuseStatxOut) == 288 && sizeof(FuseStatxIn) == 24);
 
+// 7.39, too: files opened for direct I/O can be mapped shared.
+inline constexpr uint64_t kFuseDirectIoAllowMmap = 1ull << 36;
+
 // 7.41, Linux 6.9: FUSE_NOTIFY_RESEND asks for unanswered requests again; they come with bit 63 of `unique`
 // set.
 inline constexpr int kFuseNotifyResend = 7;

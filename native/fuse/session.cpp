@@ -117,14 +117,20 @@ double Call::attr_timeout() {
 void Call::tell_size() {
   const Attr& attr = answer.entry.attr;
   if (S_ISREG(attr.stx_mode))
-    grown_from_ = dispatcher.told_size(connection.instance, request.node, attr.stx_size);
+    drop_from_ = dispatcher.told_size(connection.instance, request.node, attr.stx_size);
+}
+
+void Call::drop_pages(uint64_t offset) {
+  // What a READ has noted before our data were there it has noted before we look here.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (dispatcher.view().held(request.node).pages) drop_from_ = offset;
 }
 
 int Call::send() const {
   const auto out = reply();
   if (in_order_) return connection.send_in_order(queue, out.data(), out.size());
-  if (grown_from_)
-    return connection.send_after_pages(request.node, *grown_from_, queue, out.data(), out.size());
+  if (drop_from_)
+    return connection.send_after_pages(request.node, *drop_from_, queue, out.data(), out.size());
   return connection.send(queue, out.data(), out.size());
 }
 
@@ -140,13 +146,25 @@ void Call::put_open(uint32_t flags) {
   out.open_flags = flags;
 }
 
+namespace {
+
+bool maps_direct(const Instance& instance) {
+  return instance.record &&
+         (instance.record->init_flags.load(std::memory_order_relaxed) & kFuseDirectIoAllowMmap);
+}
+
+}  // namespace
+
 // The page cache is kept over opens: what changes behind the kernel's back it is told. Not used by who only
 // appends: the kernel sends such writes whole (up to kMaxWrite) instead of page by page, so that others' do
-// not come in between, and caches nothing where it wrongly believes the end to be.
+// not come in between, and caches nothing where it wrongly believes the end to be. Nor where the libservice
+// says so, unless a shared mapping would be refused; such writes come one at a time, as through the cache.
 void Call::put_open_file(uint32_t flags) {
-  const bool appends = (flags & O_ACCMODE) == O_WRONLY && (flags & O_APPEND);
-  put_open((answer.stale ? 0 : FOPEN_KEEP_CACHE) | FOPEN_PARALLEL_DIRECT_WRITES |
-           (appends ? FOPEN_DIRECT_IO : 0));
+  const bool writes_only = (flags & O_ACCMODE) == O_WRONLY;
+  const bool past_cache = answer.uncached && (writes_only || maps_direct(connection.instance));
+  const bool direct = past_cache || (writes_only && (flags & O_APPEND));
+  put_open((answer.stale ? 0 : FOPEN_KEEP_CACHE) | (past_cache ? 0 : FOPEN_PARALLEL_DIRECT_WRITES) |
+           (direct ? FOPEN_DIRECT_IO : 0));
 }
 
 }  // namespace poly

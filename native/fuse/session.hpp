@@ -79,6 +79,9 @@ class Call {
   void put_attr();
   // The reply tells a regular file's size to a kernel that does not wait for it with a change of its own.
   void tell_size();
+  // A direct write has changed what the kernel may have pages of, from `offset` on: they go before the reply,
+  // and no page is locked by who waits for it.
+  void drop_pages(uint64_t offset);
   // For how long the kernel may believe the attributes of request.node that it is about to get.
   double attr_timeout();
   void put_open(uint32_t flags);
@@ -98,7 +101,7 @@ class Call {
   const uint64_t began_ = coarse_ns();
   bool silent_ = false;
   bool in_order_ = false;
-  std::optional<uint64_t> grown_from_;  // pages from there on go before the reply does
+  std::optional<uint64_t> drop_from_;  // pages from there on go before the reply does
   bool adopted_record_ = false;
 };
 

@@ -104,6 +104,10 @@ class ForwardingLibservice : public Libservice {
   void all_restored() override { next_.all_restored(); }
   int lend(File& f, Loan& o) override { return next_.lend(f, o); }
 
+  bool may_keep(File& f) override { return next_.may_keep(f); }
+  bool uncached(File& f) override { return next_.uncached(f); }
+  bool loses_unsynced() const override { return next_.loses_unsynced(); }
+
  private:
   Libservice& next_;
 };

@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <set>
+#include <thread>
 
 #include "native/fuse/opcodes.hpp"
 #include "test/unit/fuse_rig.hpp"
@@ -561,6 +562,71 @@ TEST(lock_waits_are_parked_and_ended) {
   CHECK_EQ(ended.unique, 1002);
   CHECK_EQ(ended.error, 0);
   CHECK(!rig.received().sent);
+}
+
+namespace {
+
+// Every file is to be written past the page cache.
+struct Uncached final : ForwardingLibservice {
+  using ForwardingLibservice::ForwardingLibservice;
+  bool uncached(File&) override { return true; }
+};
+
+}  // namespace
+
+TEST(uncached_files_are_written_past_the_page_cache) {
+  FuseRig rig;
+  rig.local.host_write("file", "some text");
+  rig.die();
+  rig.local.start();
+  Uncached uncached(static_cast<Libservice&>(*rig.local.fs));
+  rig.wrapper = &uncached;
+  rig.start();
+  const uint64_t file = rig.lookup("file");
+  const auto open = [&](uint32_t flags) {
+    return rig.call(Message(FUSE_OPEN, file).with(fuse_open_in{flags, 0})).as<fuse_open_out>();
+  };
+  CHECK(open(O_WRONLY).open_flags & FOPEN_DIRECT_IO);
+  // Where the kernel refused to map it shared then, it stays in the cache.
+  CHECK(!(open(O_RDWR).open_flags & FOPEN_DIRECT_IO));
+  InstanceRecord record{};
+  rig.life->instance->record = &record;
+  fuse_init_in init{};
+  init.major = FUSE_KERNEL_VERSION;
+  init.minor = FUSE_KERNEL_MINOR_VERSION;
+  init.flags = init.flags2 = ~0u;
+  CHECK_EQ(rig.call(Message(FUSE_INIT, 0).with(init)).error, 0);
+  const auto both = open(O_RDWR);
+  CHECK(both.open_flags & FOPEN_DIRECT_IO);
+  CHECK(!(both.open_flags & FOPEN_PARALLEL_DIRECT_WRITES));
+
+  // What another program has brought into the cache goes before the writer hears that it is written.
+  CHECK_EQ(rig.call(rig.read_message(FUSE_READ, file, both.fh, 0, 9)).text(), "some text");
+  fuse_write_in in{};
+  in.fh = both.fh;
+  in.offset = 5;
+  in.size = 4;
+  in.write_flags = FUSE_WRITE_LOCKOWNER;
+  Message write = Message(FUSE_WRITE, file, 4242).with(in).data("TEXT");
+  const auto bytes = write.bytes();
+  std::vector<std::byte> out(kReplyRoom);
+  Call call(*rig.life->connection, *rig.life->dispatcher, 0, 0, bytes, out);
+  CHECK(call.run(rig.life->record));
+  CHECK_EQ(call.send(), 0);
+  call.finish();
+  const auto next = [&] {
+    for (int i = 0; i < 500; i++) {
+      if (const Answer answer = rig.received(); answer.sent) return answer;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return Answer{};
+  };
+  const Answer first = next();
+  CHECK_EQ(first.unique, 0u);
+  CHECK_EQ(first.error, FUSE_NOTIFY_INVAL_INODE);
+  CHECK_EQ(first.as<fuse_notify_inval_inode_out>().off, 5);
+  CHECK_EQ(next().unique, 4242u);
+  rig.die();
 }
 
 CHECK_MAIN()
