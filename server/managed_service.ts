@@ -415,7 +415,12 @@ export class ManagedService {
   private async applyLibservice(peer: ServicePeer, libservice: LibserviceRecord): Promise<void> {
     if (this.applied.libservices.has(libservice.id)) return;
     const { identity: _, ...spec } = libservice;
-    await peer.request('libservice.add', spec, CALL_TIMEOUT_MS);
+    const { source } = await peer.request('libservice.add', spec, CALL_TIMEOUT_MS);
+    // Its successor shall have the same root, so that mounts' paths below it stay right.
+    if (source !== undefined) {
+      libservice.source = source;
+      libservice.widen = false;
+    }
     this.applied.libservices.add(libservice.id);
   }
 

@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { PolyError } from './errors.ts';
 import { fuseName } from './keeper.ts';
 import type { MountTableEntry } from './native.ts';
-import { flagList, type MountSettings } from './options.ts';
+import { type CephSettings, flagList, type MountSettings } from './options.ts';
 import type { PrepareResult } from './protocol.ts';
 import type { ResolvedSpec } from './spec.ts';
 import type { LibserviceRecord, MountRecord, ServiceRecord } from './state.ts';
@@ -26,19 +26,43 @@ export function optionName(setting: string): string {
   return setting === 'opTimeout' ? 'op_timeout' : setting;
 }
 
-/** `spec` with its whole identity: who a Ceph client acts for, and in which cluster, is a matter of options. */
+/** Who a Ceph client acts for, and in which filesystem of which cluster: a matter of options. */
+export function cephTenant(settings: CephSettings): string {
+  const { user = 'admin', conf = DEFAULT_CEPH_CONF, fs = '' } = settings;
+  return `ceph:${user}@${conf}:${fs}`;
+}
+
+/** `spec` with its whole identity. */
 export function identified(spec: ResolvedSpec, settings: MountSettings): ResolvedSpec {
   if (spec.type !== 'ceph' || spec.source === undefined) return spec;
-  const { user = 'admin', conf = DEFAULT_CEPH_CONF, fs = '' } = settings.ceph;
-  return { ...spec, identity: `ceph:${user}@${conf}:${fs}:${spec.source}` };
+  const tenant = cephTenant(settings.ceph);
+  return { ...spec, tenant, identity: `${tenant}:${directoryOf(spec)}` };
+}
+
+/** The directory that is asked for, where the libservice may have one above it for its root. */
+function directoryOf(spec: ResolvedSpec): string {
+  const root = spec.source === undefined || spec.source === '/' ? '' : spec.source;
+  return spec.subdirectory === '' && root !== '' ? root : `${root}/${spec.subdirectory}`;
+}
+
+/** Path of what is asked for below the libservice's root; undefined: it is not below it, or of somebody else. */
+export function pathWithin(libservice: LibserviceRecord, spec: ResolvedSpec): string | undefined {
+  if (spec.identity === null) return undefined;
+  if (spec.tenant === undefined) return libservice.identity === spec.identity ? spec.subdirectory : undefined;
+  if (libservice.identity !== spec.tenant) return undefined;
+  const root = libservice.source === '/' ? '/' : `${libservice.source ?? ''}/`;
+  const path = `${directoryOf(spec)}/`;
+  return path.startsWith(root) ? path.slice(root.length, -1) : undefined;
 }
 
 /** The record of a libservice that nobody has yet. */
 export function newLibservice(id: number, spec: ResolvedSpec, settings: MountSettings): LibserviceRecord {
-  const { type, identity, source } = spec;
+  const { type, source } = spec;
+  const identity = spec.tenant ?? spec.identity;
   const record = { id, identity, type, ...(source !== undefined && { source }) };
   if (type !== 'ceph') return { ...record, ...settings.memory };
-  return { ...record, user: 'admin', conf: DEFAULT_CEPH_CONF, uuid: randomUUID(), ...settings.ceph };
+  const client = { user: 'admin', conf: DEFAULT_CEPH_CONF, uuid: randomUUID(), widen: true };
+  return { ...record, ...client, ...settings.ceph };
 }
 
 /** A libservice that exists is taken as it is: EINVAL where the request wants it otherwise. */
@@ -84,7 +108,7 @@ export function fullMatch(
 ): PrepareResult {
   const same =
     (spec.identity === null ? mount.spec === spec.text : mount.identity === spec.identity) &&
-    mount.subdirectory === spec.subdirectory;
+    (spec.tenant !== undefined || mount.subdirectory === spec.subdirectory);
   if (!same) throw new PolyError('EBUSY', `${mount.path}: ${mount.spec} is mounted there`);
   return { mount: 0, outcome: 'full-match', ...answerFor({ ...mount, source }, settings) };
 }

@@ -19,6 +19,7 @@ import {
   fullMatch,
   identified,
   newLibservice,
+  pathWithin,
   tableEntry,
   timeouts,
 } from './mount_request.ts';
@@ -42,6 +43,8 @@ interface Prepared {
   record: MountRecord;
   libservice: LibserviceRecord;
   service: ManagedService;
+  spec: ResolvedSpec;
+  opening: Promise<void> | undefined;
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -84,6 +87,7 @@ export class Mounts {
     checkLayer(parsed, settings);
     const spec = identified(parsed, settings);
     const source = params.source ?? params.spec;
+    await this.opened(spec);
     const existing = this.at(path);
     if (existing) return fullMatch(existing, spec, settings, source);
     if ([...this.prepared.values()].some((other) => other.record.path === path)) {
@@ -102,7 +106,7 @@ export class Mounts {
       path,
       spec: params.spec,
       identity: spec.identity,
-      subdirectory: spec.subdirectory,
+      subdirectory: pathWithin(libservice, spec) ?? spec.subdirectory,
       source,
       service: service.id,
       instance: service.record.nextInstance++,
@@ -115,7 +119,7 @@ export class Mounts {
       mountId: 0,
       since: '',
     };
-    const mount = this.remember({ owner, record, libservice, service });
+    const mount = this.remember({ owner, record, libservice, service, spec, opening: undefined });
     if (spec.type !== 'memory') await this.openSource(mount);
     return { mount, outcome, ...answerFor(record, settings) };
   }
@@ -125,13 +129,23 @@ export class Mounts {
     const entry = this.prepared.get(mount);
     if (!entry) return;
     try {
-      await entry.service.open(entry.libservice, COMMIT_TIMEOUT_MS);
+      entry.opening = entry.service.open(entry.libservice, COMMIT_TIMEOUT_MS);
+      await entry.opening;
+      // Its root may turn out to be a directory above.
+      entry.record.subdirectory = pathWithin(entry.libservice, entry.spec) ?? entry.record.subdirectory;
     } catch (error) {
       this.discard(mount);
       throw withContext(entry.record.spec, error);
     }
     // Its client went away meanwhile.
     if (!this.prepared.has(mount)) throw new PolyError('ECANCELED', 'the mount request was withdrawn');
+  }
+
+  /** What of a tenant's one client gives access to is known once it has been made. */
+  private async opened(spec: ResolvedSpec): Promise<void> {
+    if (spec.tenant === undefined) return;
+    const pending = [...this.prepared.values()].filter((other) => other.spec.tenant === spec.tenant);
+    await Promise.allSettled(pending.map((other) => other.opening ?? Promise.resolve()));
   }
 
   private remember(entry: Omit<Prepared, 'id' | 'timer'>): number {
@@ -188,8 +202,7 @@ export class Mounts {
   ): LibserviceRecord {
     const pending = [...this.prepared.values()].filter((other) => other.service === service);
     const known = [...service.record.libservices, ...pending.map((other) => other.libservice)];
-    const same =
-      spec.identity === null ? undefined : known.find((record) => record.identity === spec.identity);
+    const same = known.find((record) => pathWithin(record, spec) !== undefined);
     if (!same) return newLibservice(service.record.nextLibservice++, spec, settings);
     checkSame(same, spec, settings);
     return same;

@@ -102,6 +102,8 @@ export interface LibserviceSpec {
   gid?: number;
   /** ceph: what the client is made with; `uuid` names its session, for a successor to take its place. */
   uuid?: string;
+  /** The root is to be the highest directory above `source` that the user may mount, for others to share the client. */
+  widen?: boolean;
   user?: string;
   conf?: string;
   keyring?: string;
@@ -142,8 +144,8 @@ export type ServiceEvent =
  * "root/<libservice>" (root directory fd) and "park/<token>" (open-but-unlinked files).
  */
 export interface NativeService {
-  /** Creates or, where the keeper has "root/<id>", takes up a libservice again. */
-  addLibservice(spec: LibserviceSpec): void;
+  /** Creates or, where the keeper has "root/<id>", takes up a libservice again. Of ceph: the root it has got. */
+  addLibservice(spec: LibserviceSpec): string | undefined;
   /** Drops a libservice no instance uses, and its root fd (a memory libservice's contents go with it). */
   removeLibservice(id: number): void;
   /**

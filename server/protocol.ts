@@ -217,7 +217,8 @@ export interface ServiceContents {
 
 /** A service's methods; only polyd calls them. */
 export type ServiceMethods = {
-  'libservice.add': { params: LibserviceSpec; result: Empty };
+  /** `source`: of the directory that was asked for, or one above it (LibserviceSpec.widen). */
+  'libservice.add': { params: LibserviceSpec; result: { source?: string } };
   'libservice.remove': { params: { id: number }; result: Empty };
   'instance.add': { params: InstanceSpec; result: Empty };
   'instance.remove': { params: { id: number }; result: Empty };

@@ -7,6 +7,7 @@ import { readdirSync } from 'node:fs';
 import { errorMessage } from './errors.ts';
 import { serviceScope } from './keeper.ts';
 import type { InstanceSpec, LibserviceSpec, MountTableEntry, NativeMountTable } from './native.ts';
+import { cephTenant } from './mount_request.ts';
 import { startTimeOf } from './process.ts';
 import type { ServiceContents, ServiceMethods } from './protocol.ts';
 import { connectRpc, socketFd, type RpcPeer } from './rpc.ts';
@@ -22,6 +23,7 @@ function socketIds(context: Context): number[] {
 }
 
 function libserviceRecord(spec: LibserviceSpec): LibserviceRecord {
+  if (spec.type === 'ceph') return { ...spec, identity: cephTenant(spec) };
   return { ...spec, identity: spec.source === undefined ? null : `local:${spec.source}` };
 }
 
@@ -30,11 +32,16 @@ function mountRecord(
   instance: InstanceSpec,
   libservice: LibserviceRecord,
 ): MountRecord {
-  const text = libservice.identity ?? libservice.type;
+  const below = [libservice.source, instance.subdirectory].filter(
+    (part) => part !== undefined && part !== '',
+  );
+  const directory = below.join('/').replace(/^\/+/, '/');
+  const ceph = libservice.type === 'ceph';
+  const text = ceph ? `ceph:${directory}` : (libservice.identity ?? libservice.type);
   return {
     path: entry.path,
     spec: text,
-    identity: libservice.identity,
+    identity: ceph ? `${cephTenant(libservice)}:${directory}` : libservice.identity,
     subdirectory: instance.subdirectory ?? '',
     source: text,
     service: entry.service,

@@ -51,9 +51,11 @@ function number(params: Params, key: string): number {
 const methods: Record<string, (service: NativeService, params: Params) => unknown> = {
   'libservice.add': (service, params) => {
     const id = number(params, 'id');
-    const spec = params as unknown as LibserviceSpec;
-    service.addLibservice(spec);
+    const asked = params as unknown as LibserviceSpec;
+    const source = service.addLibservice(asked);
+    const spec = source === undefined ? asked : { ...asked, source, widen: false };
     libservices.set(id, spec);
+    return source === undefined ? {} : { source };
   },
   'libservice.remove': (service, params) => {
     const id = number(params, 'id');

@@ -14,9 +14,11 @@ export interface ResolvedSpec {
   source?: string;
   /**
    * Which libservice it is: two mounts of one service with the same identity use the same libservice. Null: nobody
-   * else's (unnamed memory). Of ceph, it is completed by the options that say whose client it is (mount_request.ts).
+   * else's (unnamed memory). Of ceph, which directory of whom it is (mount_request.ts).
    */
   identity: string | null;
+  /** ceph: who one client acts for, and in which filesystem, whatever directory of it. */
+  tenant?: string;
   /** Path below the libservice's root, "" for the root. */
   subdirectory: string;
   /** The configured filesystem's options, under those of the mount request. */

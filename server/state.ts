@@ -21,6 +21,7 @@ const librecord = z.object({
   uid: z.number().optional(),
   gid: z.number().optional(),
   uuid: z.string().optional(),
+  widen: z.boolean().optional(),
   user: z.string().optional(),
   conf: z.string().optional(),
   keyring: z.string().optional(),

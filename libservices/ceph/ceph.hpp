@@ -72,6 +72,8 @@ class Ceph final : public Libservice {
   // -errno, and then `what` says in one line what is at fault.
   [[nodiscard]] static int create(const CephSettings&, std::unique_ptr<Ceph>& out, std::string& what);
   ~Ceph() override;
+  // The directory of the Ceph filesystem that is its root: the settings', or one above it.
+  const std::string& root_path() const { return root_path_; }
 
   int root(const char* subdirectory, Entry& out) override;
   int lookup(const Caller&, Node& dir, const char* name, Entry& out) override;
@@ -163,6 +165,7 @@ class Ceph final : public Libservice {
                             const char* name, size_t length);
 
   const CephSettings settings_;
+  std::string root_path_;  // set by create()
   ceph::Client client_;
   std::mutex writers_lock_;  // a leaf
   std::shared_mutex sink_lock_;

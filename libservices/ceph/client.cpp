@@ -2,11 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <future>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace poly::ceph {
@@ -66,9 +68,20 @@ int Client::configure(const CephSettings& s, std::string& what) {
   return 0;
 }
 
-int Client::connect(const CephSettings& s, Callbacks callbacks, std::string& what) {
+// A user whose rights end at a directory is told so of those above it.
+int Client::connect(const CephSettings& s, Callbacks callbacks, std::string& root, std::string& what) {
   library_ = load(what);
   if (!library_) return -ENOSYS;
+  for (size_t end = s.widen ? 0 : s.root.size();; end = std::min(s.root.find('/', end + 1), s.root.size())) {
+    root = end == 0 ? "/" : s.root.substr(0, end);
+    const int err = join(s, callbacks, root, what);
+    if ((err != -EACCES && err != -EPERM) || !initialized_ || root == s.root) return err;
+    (void)library_->release(std::exchange(mount_, nullptr));
+    initialized_ = false;
+  }
+}
+
+int Client::join(const CephSettings& s, Callbacks& callbacks, const std::string& root, std::string& what) {
   if (int err = library_->create(&mount_, s.user.c_str())) {
     what = "user " + s.user;
     return err;
@@ -94,7 +107,7 @@ int Client::connect(const CephSettings& s, Callbacks callbacks, std::string& wha
   }
   library_->set_uuid(mount_, s.uuid.c_str());
   library_->ll_register_callbacks(mount_, &callbacks);
-  if (int err = library_->mount(mount_, s.root.c_str())) {
+  if (int err = library_->mount(mount_, root.c_str())) {
     what = s.root + (s.fs.empty() ? "" : " of filesystem " + s.fs) + " for client." + s.user;
     return err;
   }

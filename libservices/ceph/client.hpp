@@ -17,7 +17,8 @@ class Client {
 
   // 0 or -errno, and then `what` is one line for people: which setting or which step is at fault. Ends within
   // about kMountTimeout, but for a reclaim while there is no metadata server.
-  [[nodiscard]] int connect(const CephSettings&, Callbacks, std::string& what);
+  // `root` is the directory that has become the client's.
+  [[nodiscard]] int connect(const CephSettings&, Callbacks, std::string& root, std::string& what);
   // Writes back and leaves the cluster. A cluster that does not answer is left without its consent after
   // kUnmountTimeout; what the connection is made of then stays until the process ends.
   void disconnect();
@@ -27,6 +28,7 @@ class Client {
   Mount mount() const { return mount_; }
 
  private:
+  int join(const CephSettings&, Callbacks&, const std::string& root, std::string& what);
   int configure(const CephSettings&, std::string& what);
   int set(const char* option, const std::string& value, std::string& what);
 

@@ -15,7 +15,16 @@ int Ceph::create(const CephSettings& settings, std::unique_ptr<Ceph>& out, std::
   callbacks.inode_changed = inode_changed;
   callbacks.entry_changed = entry_changed;
   callbacks.umask = [](void*) { return UmaskScope::current(); };
-  if (int err = made->client_.connect(settings, callbacks, what)) return err;
+  if (int err = made->client_.connect(settings, callbacks, made->root_path_, what)) return err;
+  // What has been asked for is there, or it is said now.
+  if (made->root_path_ != settings.root) {
+    Entry asked;
+    if (int err = made->root(settings.root.c_str() + (made->root_path_ == "/" ? 0 : made->root_path_.size()),
+                             asked)) {
+      what = settings.root + " for client." + settings.user;
+      return err;
+    }
+  }
   out = std::move(made);
   return 0;
 }

@@ -8,6 +8,8 @@ namespace poly {
 
 struct CephSettings {
   std::string root = "/";  // directory of the Ceph filesystem that becomes the libservice's root
+  // Rather the highest directory above it that the user may mount, so that others below that can share it.
+  bool widen = false;
   std::string user = "admin";
   std::string conf = "/etc/ceph/ceph.conf";
   std::string keyring;  // "": as the configuration file says

@@ -65,6 +65,7 @@ class ServiceObject final : public Napi::ObjectWrap<ServiceObject> {
     ceph.fs = get_string(from, "fs");
     ceph.uuid = get_string(from, "uuid");
     ceph.write_back = get_string(from, "write") == "back";
+    ceph.widen = get_bool(from, "widen");
     ceph.cache = static_cast<uint64_t>(get_number(from, "cache", 0));
     ceph.dirty = static_cast<uint64_t>(get_number(from, "dirty", 0));
     return ceph;
@@ -83,7 +84,10 @@ class ServiceObject final : public Napi::ObjectWrap<ServiceObject> {
     spec.gid = static_cast<gid_t>(get_number(from, "gid", getegid()));
     spec.ceph = ceph_settings(from);
     spec.op_timeout = get_number(from, "opTimeout", 0);
-    return result(info, service_->add_libservice(spec));
+    std::string root;
+    Failure failure = service_->add_libservice(spec, root);
+    if (failure || root.empty()) return result(info, failure);
+    return Napi::String::New(info.Env(), root);
   }
 
   Napi::Value add_instance(const Napi::CallbackInfo& info) {

@@ -164,25 +164,26 @@ Failure Service::make_local(const LibserviceSpec& spec, LibserviceHost& host) {
   return {};
 }
 
-Failure Service::make_ceph(const LibserviceSpec& spec, LibserviceHost& host) {
+Failure Service::make_ceph(const LibserviceSpec& spec, LibserviceHost& host, std::string& root) {
   CephSettings settings = spec.ceph;
   settings.succeeds = !awaited_.empty();
   std::unique_ptr<Ceph> ceph;
   std::string what;
   if (int err = Ceph::create(settings, ceph, what)) return {err, what};
   ceph->set_invalidate_sink(dispatcher_.get());
+  root = ceph->root_path();
   host.libservice = std::move(ceph);
   host.watched = true;
   return {};
 }
 
-Failure Service::add_libservice(const LibserviceSpec& spec) {
+Failure Service::add_libservice(const LibserviceSpec& spec, std::string& root) {
   if (libservices_.contains(spec.id)) return {-EEXIST, "libservice " + std::to_string(spec.id)};
   if (spec.type != "memory" && spec.type != "local" && spec.type != "ceph")
     return {-EINVAL, "libservice type '" + spec.type + "'"};
   auto host = std::make_shared<LibserviceHost>();
   host->id = spec.id;
-  if (Failure failure = spec.type == "ceph" ? make_ceph(spec, *host) : make_local(spec, *host))
+  if (Failure failure = spec.type == "ceph" ? make_ceph(spec, *host, root) : make_local(spec, *host))
     return failure;
   host->op_timeout = nanoseconds(spec.op_timeout);
   if (host->watched && !watch_) {

@@ -63,7 +63,8 @@ class Service {
   // Takes up or creates pool memory, and listens for fast-path clients at `attach_socket` (empty: there are
   // none). First call, once.
   [[nodiscard]] Failure start(const std::string& attach_socket);
-  [[nodiscard]] Failure add_libservice(const LibserviceSpec&);
+  // `root`: of ceph, the directory that is its root (CephSettings::widen).
+  [[nodiscard]] Failure add_libservice(const LibserviceSpec&, std::string& root);
   [[nodiscard]] Failure remove_libservice(uint32_t id);
   [[nodiscard]] Failure add_instance(const InstanceSpec&);
   // The mount must be gone, or is aborted by the keeper and this service closing its last fds.
@@ -90,7 +91,7 @@ class Service {
   [[nodiscard]] Failure parked(const std::string& prefix, std::vector<ParkedFd>& out);
   [[nodiscard]] Failure root_fd(const LibserviceSpec&, Fd& out);
   [[nodiscard]] Failure make_local(const LibserviceSpec&, LibserviceHost&);
-  [[nodiscard]] Failure make_ceph(const LibserviceSpec&, LibserviceHost&);
+  [[nodiscard]] Failure make_ceph(const LibserviceSpec&, LibserviceHost&, std::string& root);
   [[nodiscard]] int serve_fast(const InstanceSpec&, Instance&);
   [[nodiscard]] Failure queues(uint32_t instance, std::vector<Fd>& out);
   InstanceRecord* instance_record(uint32_t id, bool& known);

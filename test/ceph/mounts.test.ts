@@ -39,6 +39,63 @@ test('a named filesystem, and a subdirectory of it that shares its client', asyn
   t.is(await cluster.sessions('t1'), 1);
 });
 
+for (const how of ['pool', 'share']) {
+  test(`directories of a tenant in one service share his client (by ${how})`, async (t, cluster) => {
+    const host = await Host.start(t);
+    const above = await host.mount(cluster, 'above');
+    await sh(
+      `mkdir -p ${above}/a ${above}/b; echo in a >${above}/a/f; echo in b >${above}/b/f; mkdir -p ${above}/a/sub`,
+    );
+    await host.must('umount', above);
+    const a = await host.mount(cluster, 'a', {
+      source: '/t1/a',
+      words: how === 'pool' ? ['--pool', 'p'] : [],
+    });
+    // Shared is what lies above in the tree of mounts.
+    const name = how === 'pool' ? 'b' : 'a/sub';
+    const words = how === 'pool' ? ['--pool', 'p'] : ['--share'];
+    const b = await host.mount(cluster, name, { source: '/t1/b', words });
+    const both = async (): Promise<string> => sh(`cat ${a}/f ${b}/f`);
+    t.is(await both(), 'in a\nin b\n');
+    t.is(await cluster.sessions('t1'), 1);
+    const mounts = await host.client.request('mount.list', {});
+    t.deepEqual(
+      mounts.map(({ outcome, shares }) => [outcome, shares]),
+      [
+        ['new-service', [b]],
+        ['shared', [a]],
+      ],
+    );
+    const again = await host.poly('mount', 'ceph:/t1/b', b, '-o', `user=t1,conf=${cluster.conf}`);
+    t.is(again.code, 0, again.stderr);
+    const other = await host.poly('mount', 'ceph:/t1/a', b, '-o', `user=t1,conf=${cluster.conf}`);
+    t.not(other.code, 0);
+
+    const [service] = (await host.client.request('status', {})).services;
+    process.kill(service?.pid ?? 0, 'SIGKILL');
+    t.is(await both(), 'in a\nin b\n', 'its successor has the same roots');
+    await host.must('umount', b);
+    t.is(await sh(`cat ${a}/f; ls ${b}`), 'in a\n');
+    await host.must('umount', a);
+    await until('the session has ended', 10_000, async () => (await cluster.sessions('t1')) === 0);
+  });
+}
+
+test('a client for a whole tenant does not let out of the directory that is mounted', async (t, cluster) => {
+  const host = await Host.start(t);
+  const above = await host.mount(cluster, 'above');
+  await sh(
+    `mkdir -p ${above}/inner; ln -sfn .. ${above}/inner/up; echo secret >${above}/outside; ln -sfn inner ${above}/link`,
+  );
+  await host.must('umount', above);
+  const inner = await host.mount(cluster, 'inner', { source: '/t1/inner' });
+  t.is(await sh(`cat ${inner}/../outside ${inner}/up/outside 2>/dev/null || echo none`), 'none\n');
+  const settings = `user=t1,conf=${cluster.conf}`;
+  const link = await host.poly('mount', 'ceph:/t1/link', host.directory('l'), '-o', settings);
+  t.not(link.code, 0);
+  t.regex(link.stderr, /\/t1\/link.*not a directory/i);
+});
+
 test('umount ends the session at once, and the next client need not wait', async (t, cluster) => {
   const host = await Host.start(t);
   for (let i = 0; i < 3; i++) {
