@@ -93,4 +93,11 @@ bool in_group(const Caller& caller, gid_t group) {
   return found;
 }
 
+mode_t without_set_ids(mode_t mode, bool keeps_group) {
+  if (S_ISDIR(mode)) return mode;
+  mode_t kept = mode & ~static_cast<mode_t>(S_ISUID);
+  if ((mode & S_ISGID) && ((mode & S_IXGRP) || !keeps_group)) kept &= ~static_cast<mode_t>(S_ISGID);
+  return kept;
+}
+
 }  // namespace poly

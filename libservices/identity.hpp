@@ -24,4 +24,9 @@ void assume(const Caller& caller);
 // group.
 [[nodiscard]] bool in_group(const Caller& caller, gid_t group);
 
+// What the kernel leaves of the mode of anything but a directory on chown, and on write and truncate by who
+// lacks CAP_FSETID (setattr_should_drop_suidgid, fs/attr.c). `keeps_group`: S_ISGID that stands for nothing
+// executable stays.
+[[nodiscard]] mode_t without_set_ids(mode_t mode, bool keeps_group);
+
 }  // namespace poly

@@ -65,16 +65,6 @@ struct Handle {
 };
 static_assert(sizeof(Handle) == 24);
 
-// What the kernel takes from the mode of anything but a directory on chown, and on write and truncate by who
-// lacks CAP_FSETID (setattr_should_drop_suidgid, fs/attr.c). `keeps_group`: S_ISGID that stands for nothing
-// executable stays.
-mode_t without_set_ids(mode_t mode, bool keeps_group) {
-  if (S_ISDIR(mode)) return mode;
-  mode_t kept = mode & ~static_cast<mode_t>(S_ISUID);
-  if ((mode & S_ISGID) && ((mode & S_IXGRP) || !keeps_group)) kept &= ~static_cast<mode_t>(S_ISGID);
-  return kept;
-}
-
 timespec now() {
   timespec time;
   (void)clock_gettime(CLOCK_REALTIME, &time);  // fails for no known clock

@@ -29,15 +29,6 @@ int change_times(int fd, const SetAttr& set) {
   return errno == EINVAL && utimensat(AT_FDCWD, ProcPath(fd).c_str(), times, 0) == 0 ? 0 : -errno;
 }
 
-// What the kernel does on chown, and on write and truncate without CAP_FSETID (setattr_should_drop_suidgid,
-// fs/attr.c). `keeps_group`: S_ISGID that stands for nothing executable stays.
-int kill_set_ids(int fd, const Attr& attr, bool keeps_group) {
-  mode_t mode = attr.stx_mode;
-  mode_t kept = mode & ~static_cast<mode_t>(S_ISUID);
-  if ((mode & S_ISGID) && ((mode & S_IXGRP) || !keeps_group)) kept &= ~static_cast<mode_t>(S_ISGID);
-  return kept == mode || S_ISDIR(mode) ? 0 : change_mode(fd, kept & 07777);
-}
-
 // The bytes of a NodeHandle, before the name or the host handle.
 struct HandleHeader {
   NodeIdentity identity;
@@ -102,7 +93,9 @@ int Local::setattr(const Caller& caller, Node& node, File* file, const SetAttr& 
   // we are told only when it may not.
   const bool keeps_group =
       changes_owner ? caller.uid == 0 || in_group(caller, before.stx_gid) : in_group(caller, out.stx_gid);
-  if (int err = kill_set_ids(fd, out, keeps_group)) return err;
+  const mode_t kept = without_set_ids(out.stx_mode, keeps_group);
+  if (kept == out.stx_mode) return 0;
+  if (int err = change_mode(fd, kept & 07777)) return err;
   return stat_fd(fd, out);
 }
 

@@ -1,7 +1,6 @@
 #include "native/core/backend_watch.hpp"
 
-#include <signal.h>
-#include <sys/prctl.h>
+#include "native/core/thread_start.hpp"
 
 namespace poly {
 
@@ -18,10 +17,7 @@ void BackendWatch::stop() {
 }
 
 void BackendWatch::run() {
-  prctl(PR_SET_NAME, "poly-watch");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for Node's thread
+  begin_thread("poly-watch");
   std::unique_lock guard(lock_);
   while (!wake_.wait_for(guard, kTick, [&] { return stopping_; })) {
     guard.unlock();

@@ -1,9 +1,8 @@
 #include "native/core/lower_locks.hpp"
 
-#include <signal.h>
-#include <sys/prctl.h>
-
 #include <cerrno>
+
+#include "native/core/thread_start.hpp"
 
 namespace poly {
 
@@ -71,10 +70,7 @@ void LowerLocks::settle(std::list<Retry>::iterator retry, int result) {
 }
 
 void LowerLocks::run() {
-  prctl(PR_SET_NAME, "poly-locks");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for Node's thread
+  begin_thread("poly-locks");
   std::unique_lock guard(lock_);
   while (!stopping_) {
     if (retries_.empty()) {

@@ -1,7 +1,6 @@
 #include "native/core/stall_monitor.hpp"
 
-#include <signal.h>
-#include <sys/prctl.h>
+#include "native/core/thread_start.hpp"
 
 namespace poly {
 
@@ -31,10 +30,7 @@ void StallMonitor::sleep(std::unique_lock<std::mutex>& guard) {
 }
 
 void StallMonitor::run() {
-  prctl(PR_SET_NAME, "poly-monitor");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for Node's thread
+  begin_thread("poly-monitor");
   uint64_t last = 0;
   int quiet = 0;
   std::unique_lock guard(lock_);

@@ -1,10 +1,8 @@
 #include "native/fast/clients.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -12,6 +10,7 @@
 #include <cstring>
 
 #include "fastpath/unix_socket.hpp"
+#include "native/core/thread_start.hpp"
 
 namespace poly {
 namespace {
@@ -82,10 +81,7 @@ void Clients::stop() {
 }
 
 void Clients::run() {
-  prctl(PR_SET_NAME, "poly-attach");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for Node's thread
+  begin_thread("poly-attach");
   for (;;) {
     epoll_event events[64];
     int n = epoll_wait(epoll_.get(), events, 64, paused_ ? kRetryMilliseconds : -1);

@@ -2,8 +2,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
-#include <sys/prctl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -13,6 +11,7 @@
 #include "fastpath/waiting.hpp"
 #include "libservices/identity.hpp"
 #include "native/core/op_stats.hpp"
+#include "native/core/thread_start.hpp"
 
 namespace poly {
 namespace {
@@ -125,10 +124,7 @@ void Servers::grow() {
 }
 
 void Servers::prepare(Server& server) {
-  prctl(PR_SET_NAME, server.helper ? "poly-fast+" : "poly-fast");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for Node's thread
+  begin_thread(server.helper ? "poly-fast+" : "poly-fast");
   prepare_thread_identity();
   server.context.shard = server.number;
   if (server.helper) return;

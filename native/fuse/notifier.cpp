@@ -1,12 +1,11 @@
 #include "native/fuse/notifier.hpp"
 
 #include <pthread.h>
-#include <signal.h>
-#include <sys/prctl.h>
 
 #include <algorithm>
 #include <iterator>
 
+#include "native/core/thread_start.hpp"
 #include "native/fuse/connection.hpp"
 
 namespace poly {
@@ -85,10 +84,7 @@ size_t Notifier::waiting() {
 }
 
 void Notifier::run() {
-  prctl(PR_SET_NAME, "poly-notifier");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for Node's thread
+  begin_thread("poly-notifier");
   std::unique_lock guard(lock_);
   for (;;) {
     idle_++;

@@ -7,13 +7,13 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "libservices/identity.hpp"
+#include "native/core/thread_start.hpp"
 
 namespace poly {
 namespace {
@@ -161,10 +161,7 @@ void Workers::start_thread(size_t queue, bool helper) {
 }
 
 void Workers::run(size_t queue, bool helper) {
-  prctl(PR_SET_NAME, helper ? "poly-helper" : "poly-reader");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // signals are for Node's thread
+  begin_thread(helper ? "poly-helper" : "poly-reader");
   prepare_thread_identity();
   if (!helper) {
     pin_to_cpu(queue);
