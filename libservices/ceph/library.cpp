@@ -21,6 +21,10 @@ bool find_all(void* handle, std::string& why) {
   }
   POLY_CEPH_CALLS(X)
 #undef X
+#define X(name, result, parameters) \
+  library.name = reinterpret_cast<result(*) parameters>(dlsym(handle, "ceph_" #name));
+  POLY_CEPH_YOUNGER_CALLS(X)
+#undef X
   return true;
 }
 

@@ -145,9 +145,15 @@ using Perms = const UserPerm*;
   X(ll_removexattr, int, (Mount, Inode*, const char* name, Perms))                                          \
   X(ll_statfs, int, (Mount, Inode*, struct statvfs*))
 
+struct IoInfo;  // ceph_ll_io_info: what an asynchronous transfer reads or writes, and whom it tells
+
+// X(name, result, parameters): of younger versions than 16.2, null where the library has none.
+#define POLY_CEPH_YOUNGER_CALLS(X) X(ll_nonblocking_readv_writev, int64_t, (Mount, IoInfo*))
+
 struct Library {
 #define X(name, result, parameters) result(*name) parameters = nullptr;
   POLY_CEPH_CALLS(X)
+  POLY_CEPH_YOUNGER_CALLS(X)
 #undef X
 };
 
