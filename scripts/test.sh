@@ -105,6 +105,9 @@ ceph_steps() {
     try 'conformance fuse ceph' 600 bash scripts/conformance.sh fuse:ceph
     unset POLY_CONFORMANCE
   fi
+  if [ -n "$full" ] && [ "$(id -u)" -eq 0 ] && wanted 'conformance fast ceph' && ceph_is_there 'conformance fast ceph'; then
+    try 'conformance fast ceph' 600 bash scripts/conformance.sh fast:ceph
+  fi
   if [ -n "$full" ] && wanted 'ava test/ceph' && ceph_is_there 'ava test/ceph'; then
     try 'ava test/ceph' 900 env -u POLY_TEST_FULL npx --no-install ava --tap 'test/ceph/*.test.ts'
   fi
