@@ -1,4 +1,4 @@
-/** Runs poly-bench-workload with a stop before and one after the measurement, its clients alive at both. */
+/** Runs a workload with a stop before and one after the measurement, its clients alive at both. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
@@ -8,6 +8,8 @@ import { program } from './paths.ts';
 interface GatedOptions {
   limitMs: number;
   env: NodeJS.ProcessEnv;
+  /** By default poly-bench-workload. */
+  program?: string;
 }
 
 type Workload = ChildProcessByStdio<Writable, Readable, Readable>;
@@ -21,7 +23,8 @@ export async function runGated(
   options: GatedOptions,
   at: (pids: number[]) => Promise<void>,
 ): Promise<string> {
-  const child = spawn(program('poly-bench-workload'), [...args, '--gate'], {
+  const words = options.program === undefined ? [...args, '--gate'] : args;
+  const child = spawn(program(options.program ?? 'poly-bench-workload'), words, {
     env: options.env,
     stdio: ['pipe', 'pipe', 'pipe'],
   });

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { runCalls } from './calls.ts';
+import { runCeph } from './ceph.ts';
 import { runCopy } from './copy.ts';
 import { runIpc } from './ipc.ts';
 import { type Experiment, experiments, type FigureName, type RunSettings } from './experiments.ts';
@@ -27,15 +28,18 @@ import { makeTar } from './tree.ts';
 /** Experiments on parts alone: no system is mounted for them. */
 const standalone: Record<string, Standalone> = {
   calls: rowsOnly(runCalls),
+  'ceph-names': runCeph('names'),
+  'ceph-data': runCeph('data'),
+  'ceph-programs': runCeph('programs'),
   copy: rowsOnly(runCopy),
   ipc: rowsOnly(runIpc),
   queue: runQueue,
 };
-/** One name for the comparison of the fast path with FUSE. */
-const fastNames = [
-  ...experiments.filter(({ kind }) => kind === 'fast').map(({ name }) => name),
-  'preload-cost',
-];
+/** One name for several: the comparison of the fast path with FUSE, and of what there is of Ceph. */
+const groups: Record<string, string[]> = {
+  fast: [...experiments.filter(({ kind }) => kind === 'fast').map(({ name }) => name), 'preload-cost'],
+  ceph: ['ceph-names', 'ceph-data', 'ceph-programs'],
+};
 const allNames: string[] = [
   ...experiments.map(({ name }) => name),
   ...serviceExperiments,
@@ -45,7 +49,7 @@ const allNames: string[] = [
 const HELP = `npm run bench -- [NAMES] [--json FILE] [--rounds N] [--quick] [--systems LIST] [--backing DIR] [--plots DIR]
 
   NAMES          ${allNames.join(', ')} (default: all);
-                 fast: everything about the fast path but ipc
+                 fast: everything about the fast path but ipc; ceph: all of Ceph
   --json FILE    write the rows, the machine and the versions
   --rounds N     rounds of each experiment (default 5; tree 3)
   --quick        fewer operations and rounds, a smaller tree: to see that everything works
@@ -94,7 +98,7 @@ function parse(): Arguments {
     process.stdout.write(`${HELP}\n`);
     process.exit(0);
   }
-  const asked = positionals.flatMap((name) => (name === 'fast' ? fastNames : [name]));
+  const asked = positionals.flatMap((name) => groups[name] ?? [name]);
   const unknown = asked.find((name) => !allNames.includes(name));
   if (unknown !== undefined) usage(`${unknown}: no such experiment (${allNames.join(', ')})`);
   const rounds = values.rounds === undefined ? undefined : Number(values.rounds);
