@@ -46,7 +46,8 @@ pid_of() {
 start_daemon() {
   local id=a
   [ "$1" != osd ] || id=0
-  "ceph-$1" -i "$id" -c "$dir/ceph.conf" >"$dir/log/$1.out" 2>&1 </dev/null
+  # Not in the group of who brings it up: an interrupt from the terminal is not meant for it.
+  setsid --wait "ceph-$1" -i "$id" -c "$dir/ceph.conf" >"$dir/log/$1.out" 2>&1 </dev/null
 }
 
 end_daemon() {

@@ -45,7 +45,7 @@ const cases: readonly Case[] = [
     name: 'stat',
     kind: 'names',
     work: 'fast-stat',
-    ops: 1_000,
+    ops: 300,
     counts: [1, 2, 4],
     of: 'all',
     bare: { roundTrip: true },
@@ -63,7 +63,7 @@ const cases: readonly Case[] = [
     name: 'create+unlink',
     kind: 'names',
     work: 'create-unlink',
-    ops: 300,
+    ops: 200,
     counts: [1, 2, 4],
     of: 'all',
     bare: { ratio: 1.1 },
@@ -203,6 +203,7 @@ class Comparison {
     for (const one of cases.filter((each) => each.kind === kind)) {
       for (const tenants of this.#settings.quick ? [1] : one.counts) {
         for (const way of this.#order(index, one.of)) {
+          if (this.#settings.interrupted()) return;
           const ops = this.#settings.quick ? Math.ceil(one.ops / 4) : one.ops;
           const samples = await Promise.all(
             this.#start(way, one.work, ['--ops', String(ops)], tenants),
@@ -282,6 +283,7 @@ class Comparison {
     for (const command of commands) {
       for (const tenants of this.#settings.quick ? [1] : command.counts) {
         for (const way of this.#order(index, 'all')) {
+          if (this.#settings.interrupted()) return;
           const homes = TENANTS.slice(0, tenants).map((tenant) => this.#home(way, tenant));
           if (homes.includes(undefined)) continue;
           const env = { ...process.env, ...way.fast?.environment };
@@ -303,6 +305,7 @@ class Comparison {
   /** One tenant's reads, all from his client's cache, while two others write as much as they can. */
   async beside(index: number): Promise<void> {
     for (const way of this.#order(index, 'client')) {
+      if (this.#settings.interrupted()) return;
       if (way.place('t1') === undefined) continue;
       const env = { ...process.env, ...way.fast?.environment };
       const hogs: ChildProcess[] = [];
