@@ -140,6 +140,18 @@ int Dispatcher::op_symlink(Instance& instance, Request& request, Reply& reply) {
   });
 }
 
+namespace {
+// do_linkat (fs/namei.c) refuses a source after filename_create has found the new name taken, or its directory
+// removed.
+int name_in_the_way(Instance& instance, const Request& request, Node& dir, int denied) {
+  Entry found;
+  Libservice& libservice = instance.libservice();
+  if (libservice.lookup(request.caller, dir, request.name, found) == 0) return -EEXIST;
+  if (int err = libservice.getattr(dir, nullptr, found.attr)) return err;
+  return found.attr.stx_nlink == 0 ? -ENOENT : denied;
+}
+}  // namespace
+
 int Dispatcher::op_link(Instance& instance, Request& request, Reply& reply) {
   Ref<Node> target, dir;
   if (int err = first_node(instance, request, target)) return err;
@@ -147,9 +159,8 @@ int Dispatcher::op_link(Instance& instance, Request& request, Reply& reply) {
   if (request.permissions && left_phase(request) != kChecked) {
     Entry found;
     if (int err = instance.libservice().getattr(*target, nullptr, found.attr)) return err;
-    if (int denied =
-            request.permissions->may_link(*target, found.attr))  // do_linkat: a name in the way first
-      return instance.libservice().lookup(request.caller, *dir, request.name, found) == 0 ? -EEXIST : denied;
+    if (int denied = request.permissions->may_link(*target, found.attr))
+      return name_in_the_way(instance, request, *dir, denied);
   }
   int err = make_once(instance, request, reply, *dir, request.name, [&](Entry& entry) {
     return instance.libservice().link(request.caller, *target, *dir, request.name, entry);
