@@ -5,8 +5,11 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <functional>
+#include <iterator>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -44,9 +47,10 @@ class Message {
   std::vector<std::byte> bytes() const {
     fuse_in_header in = header;
     in.len = static_cast<uint32_t>(sizeof in + body.size());
-    std::vector<std::byte> all(in.len);
-    std::memcpy(all.data(), &in, sizeof in);
-    if (!body.empty()) std::memcpy(all.data() + sizeof in, body.data(), body.size());
+    std::vector<std::byte> all;
+    all.reserve(in.len);
+    std::ranges::copy(std::as_bytes(std::span(&in, 1)), std::back_inserter(all));
+    std::ranges::copy(body, std::back_inserter(all));
     return all;
   }
 
