@@ -74,6 +74,16 @@ struct CopyProgress {
 };
 static_assert(sizeof(CopyProgress) == 8 && std::atomic<uint64_t>::is_always_lock_free);
 
+// Who has the data of a call, and how he says how much of them is there; nothing: nobody looks before the
+// end.
+struct CopyTeller {
+  CopyProgress* progress = nullptr;
+  uint32_t sequence = 0;
+
+  explicit operator bool() const { return progress != nullptr; }
+  void tell(size_t bytes) const { progress->publish(sequence, bytes); }
+};
+
 // The whole of one side: copies `size` bytes (below 4 GiB) into shared memory and publishes each chunk. Who
 // gets data from elsewhere, by pread(2) for one, calls publish() himself.
 void copy_chunks(CopyProgress& progress, uint32_t sequence, void* shared, const void* from, size_t size);
@@ -88,6 +98,7 @@ class ChunkReader {
   // Bytes copied out so far: all of them when it returns `size`. A chunk at most per call, so that a caller
   // who counts patience by steps counts evenly.
   size_t step();
+  [[nodiscard]] size_t done() const { return done_; }
 
  private:
   const CopyProgress& progress_;

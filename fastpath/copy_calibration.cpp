@@ -13,10 +13,12 @@
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <memory>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "fastpath/copy_trial.hpp"
@@ -258,6 +260,28 @@ CopyCalibration calibrate_copy(const std::string& directory) {
   if (const int error = measure_copy_costs(costs); error != 0)
     return {kDefaultCopyTable, CopyCalibration::kDefault, error};
   return {make_copy_table(costs), CopyCalibration::kMeasured, store_copy_costs(directory, machine, costs)};
+}
+
+std::string copy_cache_directory() {
+  if (geteuid() == 0) return "/var/cache/polytropon";
+  if (const char* cache = getenv("XDG_CACHE_HOME"); cache && *cache == '/')
+    return std::string(cache) + "/polytropon";
+  const char* home = getenv("HOME");
+  return home && *home == '/' ? std::string(home) + "/.cache/polytropon" : "";
+}
+
+CopyTable cached_copy_table() {
+  CopyCosts costs;
+  if (load_copy_costs(copy_cache_directory(), copy_machine(), costs) != 0) return kDefaultCopyTable;
+  return make_copy_table(costs);
+}
+
+void calibrate_copy_in_background() {
+  const std::string directory = copy_cache_directory();
+  if (directory.empty() || (mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) ||
+      access(directory.c_str(), W_OK) != 0)
+    return;  // each start would measure anew
+  std::thread([directory] { (void)calibrate_copy(directory); }).detach();
 }
 
 }  // namespace poly

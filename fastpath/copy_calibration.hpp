@@ -41,4 +41,13 @@ struct CopyCalibration {
 };
 [[nodiscard]] CopyCalibration calibrate_copy(const std::string& directory);
 
+// Where this user keeps machines' files: /var/cache/polytropon for root, else $XDG_CACHE_HOME/polytropon or
+// $HOME/.cache/polytropon (XDG Base Directory Specification). "": nowhere.
+[[nodiscard]] std::string copy_cache_directory();
+// The table from there, or the default one. Measures nothing.
+[[nodiscard]] CopyTable cached_copy_table();
+// Sees to it that there is a file there, by a thread that measures if there is none. What goes wrong has no
+// consequence: the default table holds.
+void calibrate_copy_in_background();
+
 }  // namespace poly

@@ -174,10 +174,19 @@ void FrontDriver::release(RequestBuffer* buffer) {
   free_[index / 64].fetch_or(uint64_t{1} << index % 64, std::memory_order_release);
 }
 
+uint32_t FrontDriver::next_sequence(const RequestBuffer& buffer) {
+  return (sequence_of(buffer.state.load(std::memory_order_relaxed)) + 1) & (~0u >> 2);
+}
+
+const CopyTable* FrontDriver::copy_table() const {
+  const QueueMemory* queues = this->queues();
+  return queues ? &queues->layout().placement.copy : nullptr;
+}
+
 // A call is posted once to each service: a second time only to another process, when the one that it was
 // posted to is dead, whoever found that out. Hints may be repeated.
-int32_t FrontDriver::run(RequestBuffer& buffer) {
-  const uint32_t sequence = (sequence_of(buffer.state.load(std::memory_order_relaxed)) + 1) & (~0u >> 2);
+int32_t FrontDriver::run(RequestBuffer& buffer, ChunkReader* chunks) {
+  const uint32_t sequence = next_sequence(buffer);
   const Attachment* to = attachment_.load(std::memory_order_acquire);
   buffer.call.resent = 0;
   for (uint32_t posted_to = 0; to; buffer.call.resent = 1) {
@@ -185,7 +194,7 @@ int32_t FrontDriver::run(RequestBuffer& buffer) {
     buffer.client_cpu.store(current_cpu(), std::memory_order_relaxed);
     buffer.state.store(call_state(sequence, CallPhase::kPosted), std::memory_order_release);
     do {
-      if (await(buffer, sequence, posted_to)) return buffer.answer.result;
+      if (await(buffer, sequence, posted_to, chunks)) return buffer.answer.result;
       to = recover(posted_to);
     } while (to && to->incarnation == posted_to);
   }
@@ -255,16 +264,26 @@ void FrontDriver::ring_any(QueueMemory& queues) {
 
 // True: answered. After a spin in vain (the server was preempted, or the call takes long) the next calls
 // sleep at once, twice as many each time; then a whole spin is tried again, for what was in its way may be
-// over.
-bool FrontDriver::spin(RequestBuffer& buffer, uint32_t sequence) {
+// over. While chunks come, the server is at work on another CPU, and there is something to do here.
+bool FrontDriver::spin(RequestBuffer& buffer, uint32_t sequence, ChunkReader* chunks) {
   Spins& spins = spins_[&buffer - memory_];
   if (const uint8_t left = spins.skip.load(std::memory_order_relaxed)) {
     spins.skip.store(left - 1, std::memory_order_relaxed);
     return false;
   }
   const uint32_t done = call_state(sequence, CallPhase::kDone);
-  const bool ready =
-      spin_until([&] { return buffer.state.load(std::memory_order_acquire) == done; }, kSpinNs);
+  auto look = [&] {
+    if (buffer.state.load(std::memory_order_acquire) == done) return true;
+    if (chunks) (void)chunks->step();
+    return false;
+  };
+  const uint64_t limit = kSpinNs + crossing_ns(std::min<uint64_t>(buffer.call.size, kDataSize));
+  bool ready;
+  size_t taken;
+  do {
+    taken = chunks ? chunks->done() : 0;
+    ready = spin_until(look, limit);
+  } while (!ready && chunks && chunks->done() != taken);
   const int failures =
       ready ? 0 : std::min(spins.failures.load(std::memory_order_relaxed) + 1, int{kMostFailures});
   spins.failures.store(static_cast<uint8_t>(failures), std::memory_order_relaxed);
@@ -274,7 +293,7 @@ bool FrontDriver::spin(RequestBuffer& buffer, uint32_t sequence) {
 }
 
 // Hints and waits. False: the service is not there any more, or seems not to be.
-bool FrontDriver::await(RequestBuffer& buffer, uint32_t sequence, uint32_t incarnation) {
+bool FrontDriver::await(RequestBuffer& buffer, uint32_t sequence, uint32_t incarnation, ChunkReader* chunks) {
   const uint32_t done = call_state(sequence, CallPhase::kDone);
   auto ready = [&] { return buffer.state.load(std::memory_order_acquire) == done; };
   // Another after a change of credentials. Null: another service's, or none.
@@ -283,7 +302,7 @@ bool FrontDriver::await(RequestBuffer& buffer, uint32_t sequence, uint32_t incar
     return now && now->incarnation == incarnation ? now : nullptr;
   };
   Attachment* to = attachment();
-  if (to && post(*to, buffer, sequence) == Woken::kSpinner && spin(buffer, sequence)) return true;
+  if (to && post(*to, buffer, sequence) == Woken::kSpinner && spin(buffer, sequence, chunks)) return true;
   for (uint64_t limit = kFirstLookNs; !ready() && to; limit = kLookNs) {
     buffer.sleeping.store(1, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_seq_cst);  // with the server's between kDone and its look here

@@ -63,8 +63,13 @@ class FrontDriver {
 
   // Posts the call in the buffer and waits for its end. The answer's result, or kDeclined when the service is
   // gone and does not come back within kPatienceNs: then nobody knows whether the call was run. Signal
-  // handlers run while it waits; the wait goes on.
-  [[nodiscard]] int32_t run(RequestBuffer&);
+  // handlers run while it waits; the wait goes on. `chunks`, made with next_sequence(), copies out meanwhile
+  // what is there already, and perhaps not all of it.
+  [[nodiscard]] int32_t run(RequestBuffer&, ChunkReader* chunks = nullptr);
+  // Of the next call in the buffer.
+  [[nodiscard]] static uint32_t next_sequence(const RequestBuffer&);
+  // The best of the allowed methods on this machine, as the service says; null: not attached.
+  [[nodiscard]] const CopyTable* copy_table() const;
 
  private:
   // Who will see a call: a server that spins on another CPU, or one that has to be scheduled first.
@@ -85,8 +90,8 @@ class FrontDriver {
   static Woken ring(QueueMemory&, uint32_t group, uint32_t cpu);
   static bool wake(Doorbell&);
   static void ring_any(QueueMemory&);
-  [[nodiscard]] bool spin(RequestBuffer&, uint32_t sequence);
-  [[nodiscard]] bool await(RequestBuffer&, uint32_t sequence, uint32_t incarnation);
+  [[nodiscard]] bool spin(RequestBuffer&, uint32_t sequence, ChunkReader*);
+  [[nodiscard]] bool await(RequestBuffer&, uint32_t sequence, uint32_t incarnation, ChunkReader*);
   [[nodiscard]] bool service_is_there() const;
   [[nodiscard]] const Attachment* recover(uint32_t known_incarnation);
 

@@ -18,17 +18,20 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fastpath/copy.hpp"
 #include "fastpath/request_queue.hpp"
 
 namespace poly {
 
 inline constexpr uint32_t kMaxServers = 64, kMaxGroups = 16, kMaxCpus = 1024;
 
-// Which server and core group belong to a CPU; by the service, at its start.
+// What clients go by: which server and core group belong to a CPU, and which copy method is best. By the
+// service, at its start.
 struct Placement {
   uint32_t groups = 1;
   uint8_t group_of_cpu[kMaxCpus] = {};
   uint8_t server_of_cpu[kMaxCpus] = {};
+  CopyTable copy = kDefaultCopyTable;
 };
 
 struct Doorbell {

@@ -56,6 +56,12 @@ inline uint32_t current_cpu() {
 // than what sleeping and being woken on an idle core costs (30-100 us).
 inline constexpr uint64_t kSpinNs = 20'000;
 
+// About what so many bytes take to cross once, by memcpy(3) or a system call: how much longer to wait for who
+// is at it.
+constexpr uint64_t crossing_ns(uint64_t bytes) {
+  return bytes / 8;
+}
+
 // Looks at `ready` until it is true or `limit_ns` is over; true when it was ready.
 template <typename Ready>
 bool spin_until(Ready ready, uint64_t limit_ns) {

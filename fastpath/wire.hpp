@@ -13,12 +13,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fastpath/copy.hpp"
 #include "fastpath/ops.hpp"
 
 namespace poly {
 
 inline constexpr uint32_t kWireMagic = 0x796c6f50;  // "Poly"
-inline constexpr uint32_t kWireAbi = 1;
+inline constexpr uint32_t kWireAbi = 2;
 
 // A request buffer's state word: phase in the low two bits, sequence of the call above them. It is the truth
 // about a call; queue slots are hints to look at it. It is the futex word the client sleeps on.
@@ -55,7 +56,8 @@ struct WireCall {
   uint32_t directory, directory2;  // where relative paths begin
   uint32_t file, file2;
   uint32_t path_size, path2_size;  // bytes in `paths`, without NULs; path2 follows path
-  uint32_t flags;  // open, rename, xattr, fallocate, fsync, lseek's whence, access(2)'s mode in getattr
+  uint32_t flags;  // open, rename, xattr, fallocate, fsync, lseek's whence, access(2)'s mode in getattr,
+                   // kReadInChunks
   uint32_t mode, umask;
   uint32_t resent;  // 1: asked again after the service died in the middle of it
   uint64_t device, offset, offset2, size;
@@ -65,6 +67,9 @@ struct WireCall {
   uint32_t atime_nsec, mtime_nsec;
 };
 static_assert(sizeof(WireCall) == 128 && std::atomic<uint32_t>::is_always_lock_free);
+
+// In `flags` of a read: the client copies out what RequestBuffer::progress says is there.
+inline constexpr uint32_t kReadInChunks = 1;
 
 // Results that are no errno of the filesystem's. The library hands the call to the kernel.
 inline constexpr int32_t kDeclined = -4096;
@@ -83,7 +88,8 @@ struct WireAnswer {
 // Longest path pair: two of PATH_MAX without their NULs. An xattr's name is path2.
 inline constexpr uint32_t kMaxPaths = 2 * 4096;
 
-// One per thread of the client. The service writes `answer`, `data` of reads, and kTaken/kDone in `state`.
+// One per thread of the client. The service writes `answer`, `data` and `progress` of reads, and
+// kTaken/kDone in `state`.
 struct RequestBuffer {
   alignas(64) std::atomic<uint32_t> state;
   std::atomic<uint32_t> sleeping;    // the client sleeps in futex(2) on `state`, or is about to
@@ -91,6 +97,7 @@ struct RequestBuffer {
   std::atomic<uint32_t> server_cpu;  // where the service thread was that answered last
   alignas(64) WireCall call;
   alignas(64) WireAnswer answer;
+  alignas(64) CopyProgress progress;
   alignas(4096) char paths[kMaxPaths];
   alignas(4096) std::byte data[1u << 20];
 };

@@ -195,6 +195,8 @@ class Libservice {
   [[nodiscard]] virtual int open(const Caller&, Node&, int flags, bool restored, Ref<File>& file) = 0;
 
   [[nodiscard]] virtual ssize_t read(File&, uint64_t offset, std::span<std::byte> out) = 0;
+  // Do many small reads cost about as much as one large one?
+  [[nodiscard]] virtual bool reads_in_chunks() const { return false; }
   [[nodiscard]] virtual ssize_t write(File&, uint64_t offset, std::span<const std::byte> in) = 0;
   // close(2) of one descriptor: report what asynchronous writing found so far.
   [[nodiscard]] virtual int flush(File&) = 0;

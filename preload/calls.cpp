@@ -7,6 +7,11 @@
 #include "preload/process.hpp"
 
 namespace poly {
+namespace {
+
+CopyChooser reads, writes;
+
+}  // namespace
 
 Call::Call(const Place& place, Op op) {
   begin(*place.mount, op, true, false);
@@ -64,8 +69,47 @@ bool Call::second(const char* text) {
 
 long Call::run() {
   const int before = errno;
-  int32_t result = session_->driver().run(*buffer_);
+  const int32_t result = session_->driver().run(*buffer_);
   errno = before;
+  return finish(result);
+}
+
+// The service's side is a system call mostly, so of the copy methods these are left.
+long Call::run_read(std::byte* to, size_t size, size_t& copied) {
+  constexpr CopyMethods kMethods = copy_bit(CopyMethod::kSmc) | copy_bit(CopyMethod::kSmcPipelined);
+  const uint64_t begin = size < CopyChooser::kLeastTimed ? 0 : monotonic_now();
+  FrontDriver& driver = session_->driver();
+  const CopyTable* table = driver.copy_table();
+  const CopyMethod method = table && to && size >= CopyChooser::kLeastTimed
+                                ? reads.choose(size, kMethods, *table)
+                                : CopyMethod::kSmc;
+  ChunkReader chunks(buffer_->progress, FrontDriver::next_sequence(*buffer_), to, buffer_->data, size);
+  const bool in_chunks = method == CopyMethod::kSmcPipelined;
+  if (in_chunks) buffer_->call.flags = kReadInChunks;
+  const int before = errno;
+  const int32_t result = driver.run(*buffer_, in_chunks ? &chunks : nullptr);
+  errno = before;
+  copied = chunks.done();
+  if (begin != 0 && to && result == 0 && buffer_->answer.value == size) {
+    // The rest of it here, so that what is timed is the whole.
+    memcpy(to + copied, buffer_->data + copied, size - copied);
+    copied = size;
+    reads.took(method, size, monotonic_now() - begin);
+  }
+  return finish(result);
+}
+
+CopyMethod Call::write_method(size_t size) const {
+  constexpr CopyMethods kMethods = copy_bit(CopyMethod::kSmc) | copy_bit(CopyMethod::kSmo);
+  const CopyTable* table = session_->driver().copy_table();
+  return table ? writes.choose(size, kMethods, *table) : CopyMethod::kSmc;
+}
+
+void Call::wrote(CopyMethod method, size_t size, uint64_t begin) {
+  if (begin != 0) writes.took(method, size, monotonic_now() - begin);
+}
+
+long Call::finish(int32_t result) {
   if (result == kUnknownHandle && file_ != nullptr) {
     // Promoted meanwhile by another thread, which holds the position until it is done; else the service has
     // lost it.

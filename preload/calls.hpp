@@ -9,7 +9,9 @@
 
 #include <cstdint>
 
+#include "fastpath/copy_chooser.hpp"
 #include "fastpath/ops.hpp"
+#include "fastpath/waiting.hpp"
 #include "fastpath/wire.hpp"
 #include "preload/mounts.hpp"
 #include "preload/open_file.hpp"
@@ -39,8 +41,25 @@ class Call {
   [[nodiscard]] bool second(const char* text);
 
   [[nodiscard]] long run();
+  // A read of `size` bytes. `to`: where its data are to go, if that is in one piece; `copied` says how many
+  // of them are there already, as they were copied while the service was still getting more. They may be more
+  // than the answer's.
+  [[nodiscard]] long run_read(std::byte* to, size_t size, size_t& copied);
+  // A write of `size` bytes. `fill` is called with the copy method, and copies them into data().
+  template <typename Fill>
+  [[nodiscard]] long run_write(size_t size, Fill fill) {
+    const uint64_t begin = size < CopyChooser::kLeastTimed ? 0 : monotonic_now();
+    const CopyMethod method = write_method(size);
+    fill(method);
+    const long result = run();
+    wrote(method, size, begin);
+    return result;
+  }
 
  private:
+  [[nodiscard]] long finish(int32_t result);
+  [[nodiscard]] CopyMethod write_method(size_t size) const;
+  static void wrote(CopyMethod, size_t size, uint64_t begin);
   void begin(Mount& mount, Op op, bool as_now, bool wait);
   void put(const char* text, size_t size);
 
@@ -51,7 +70,6 @@ class Call {
 
 namespace calls {
 
-// Copies of file data between a program and a request buffer all come through here.
 void copy(void* to, const void* from, size_t size);
 
 // Ends the service open file of the last reference. 0 or -errno: what close(2) reports.

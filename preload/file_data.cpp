@@ -35,15 +35,23 @@ class Memory {
     }
     return true;
   }
+  // Where the next `size` bytes are, if they are in one piece.
+  [[nodiscard]] std::byte* piece(size_t size) const {
+    const bool one = vectors_->iov_len - done_ >= size;
+    return one ? static_cast<std::byte*>(vectors_->iov_base) + done_ : nullptr;
+  }
+  void skip(size_t size) {
+    each(size, [](std::byte*, size_t) {});
+  }
   void put(const std::byte* from, size_t size) {
     each(size, [&](std::byte* at, size_t part) {
       calls::copy(at, from, part);
       from += part;
     });
   }
-  void get(std::byte* to, size_t size) {
+  void get(CopyMethod method, std::byte* to, size_t size) {
     each(size, [&](const std::byte* at, size_t part) {
-      calls::copy(to, at, part);
+      copy_crossing(method, to, at, part);
       to += part;
     });
   }
@@ -92,9 +100,13 @@ long transfer_in(OpenFile& file, Memory memory, uint64_t total, uint64_t offset)
     if (!call) return outcome(done, kDeclined);
     call->offset = offset + done;
     call->size = part;
-    if (const long result = call.run(); result < 0) return outcome(done, result);
+    size_t copied;
+    if (const long result = call.run_read(memory.piece(part), part, copied); result < 0)
+      return outcome(done, result);
     const uint64_t got = call.answer().value < part ? call.answer().value : part;
-    memory.put(call.data(), got);
+    if (copied > got) copied = got;
+    memory.skip(copied);
+    memory.put(call.data() + copied, got - copied);
     done += got;
     if (got < part) break;
   } while (done < total);
@@ -112,8 +124,8 @@ long transfer_out(OpenFile& file, Memory memory, uint64_t total, uint64_t offset
     call->offset = offset + done;
     call->size = part;
     call->flags = flags;
-    memory.get(call.data(), part);
-    if (const long result = call.run(); result < 0) return outcome(done, result);
+    const long result = call.run_write(part, [&](CopyMethod how) { memory.get(how, call.data(), part); });
+    if (result < 0) return outcome(done, result);
     const uint64_t put = call.answer().value < part ? call.answer().value : part;
     done += put;
     end = (flags & O_APPEND) != 0 ? call.answer().attr.stx_size : offset + done;

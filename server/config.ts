@@ -12,7 +12,7 @@ import { z } from 'zod';
 import { type KeyPath, lineFinder } from './config_lines.ts';
 import { errorMessage, PolyError } from './errors.ts';
 import type { LibserviceType } from './native.ts';
-import { parseOptionString, parseSettings } from './options.ts';
+import { hugePolicies, parseOptionString, parseSettings } from './options.ts';
 import type { MountOptions } from './protocol.ts';
 
 /** A filesystem that can be mounted by its name. */
@@ -102,6 +102,7 @@ const layerFields = {
     .optional(),
   uid: amount(/^\d+$/, 'must be a numeric user id').optional(),
   gid: amount(/^\d+$/, 'must be a numeric group id').optional(),
+  huge: z.enum(hugePolicies).optional(),
   user: z.string().optional(),
   conf: absolutePath.optional(),
   keyring: absolutePath.optional(),
@@ -111,7 +112,7 @@ const layerFields = {
   dirty: amount(SIZE, SIZE_HINT).optional(),
   op_timeout: z.union([z.number().nonnegative(), z.string()]).transform(String).optional(),
 };
-const MEMORY_ONLY = ['size', 'inodes', 'mode', 'uid', 'gid'] as const;
+const MEMORY_ONLY = ['size', 'inodes', 'mode', 'uid', 'gid', 'huge'] as const;
 const CEPH_ONLY = ['user', 'conf', 'keyring', 'fs', 'write', 'cache', 'dirty', 'op_timeout'] as const;
 
 const layer = z.strictObject(layerFields).superRefine((value, context) => {

@@ -213,6 +213,7 @@ export class Daemon {
     };
   }
 
+  /** Without `path`, services that do not answer, or die over the answer, cost only their own part. */
   private async stats(path: string | undefined): Promise<StatsResult> {
     const mounts = this.mounts.list().filter((mount) => path === undefined || mount.path === path);
     if (path !== undefined && mounts.length === 0) throw new PolyError('EINVAL', `${path}: not a poly mount`);
@@ -222,10 +223,10 @@ export class Daemon {
     const services = this.supervisor
       .all()
       .filter((service) => mounts.some((mount) => mount.service === service.id));
-    const silent = path === undefined ? services.filter((service) => service.hung) : [];
-    const answers = services
-      .filter((service) => !silent.includes(service))
-      .map(async (service) => {
+    const silent: number[] = [];
+    const answers = services.map(async (service) => {
+      try {
+        if (service.hung && path === undefined) throw new PolyError('ETIMEDOUT', 'hangs');
         const peer = await service.ready(STATS_TIMEOUT_MS);
         const stats = await peer.request('stats', {}, STATS_TIMEOUT_MS);
         const instances = stats.instances.flatMap((instance) => {
@@ -234,9 +235,15 @@ export class Daemon {
         });
         const clients = describeClients(stats.clients, new Set(instances.map(({ instance }) => instance)));
         const { pool, pid } = service.record;
-        return { ...stats, service: service.id, pool, pid, instances, clients };
-      });
-    return { services: await Promise.all(answers), silent: silent.map((service) => service.id) };
+        return [{ ...stats, service: service.id, pool, pid, instances, clients }];
+      } catch (error) {
+        if (path !== undefined) throw error;
+        this.context.log.info({ service: service.id, error: errorMessage(error) }, 'no statistics');
+        silent.push(service.id);
+        return [];
+      }
+    });
+    return { services: (await Promise.all(answers)).flat(), silent };
   }
 
   private async stop(mounts: 'unmount' | 'keep'): Promise<Record<string, never>> {

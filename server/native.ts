@@ -85,6 +85,9 @@ export interface ServiceStats {
 
 export type LibserviceType = 'memory' | 'local' | 'ceph';
 
+/** Of tmpfs(5)'s option `huge`. */
+export type HugePolicy = 'never' | 'always' | 'within_size' | 'advise';
+
 /** What a libservice is built from. `id` is unique within the service and keeps its meaning across restarts. */
 export interface LibserviceSpec {
   id: number;
@@ -100,6 +103,8 @@ export interface LibserviceSpec {
   mode?: number;
   uid?: number;
   gid?: number;
+  /** memory: large folios, as tmpfs(5) understands it. */
+  huge?: HugePolicy;
   /** ceph: what the client is made with; `uuid` names its session, for a successor to take its place. */
   uuid?: string;
   /** The root is to be the highest directory above `source` that the user may mount, for others to share the client. */
@@ -228,6 +233,8 @@ export interface NativeAddon {
   version(): { abi: number; ops: string[] };
   peerCredentials(fd: number): PeerCredentials;
   closeFd(fd: number): void;
+  /** Measures, in the background, how data are best copied on this machine, unless that is known. */
+  calibrateCopy(): void;
   /** sd_notify(3): false where NOTIFY_SOCKET is not set. `fds` go with FDSTORE=1. */
   sdNotify(message: string, fds?: number[]): boolean;
   openFuse(): number;

@@ -4,11 +4,13 @@
  */
 import { totalmem } from 'node:os';
 import { PolyError } from './errors.ts';
-import type { LibserviceSpec, MountFlags } from './native.ts';
+import type { HugePolicy, LibserviceSpec, MountFlags } from './native.ts';
 import type { MountOptions } from './protocol.ts';
 
 /** Of a memory libservice. */
-export type MemorySettings = Pick<LibserviceSpec, 'size' | 'inodes' | 'mode' | 'uid' | 'gid'>;
+export type MemorySettings = Pick<LibserviceSpec, 'size' | 'inodes' | 'mode' | 'uid' | 'gid' | 'huge'>;
+
+export const hugePolicies = ['never', 'always', 'within_size', 'advise'] as const satisfies HugePolicy[];
 
 /** Of a Ceph libservice: one client of one user of one cluster. */
 export type CephSettings = Pick<
@@ -72,6 +74,7 @@ const valueOptions: Record<string, Apply> = {
   mode: (s, value, key) => (s.memory.mode = integer(key, value, 8, 0o7777)),
   uid: (s, value, key) => (s.memory.uid = integer(key, value, 10, 0xfffffffe)),
   gid: (s, value, key) => (s.memory.gid = integer(key, value, 10, 0xfffffffe)),
+  huge: (s, value, key) => (s.memory.huge = hugePolicy(key, value)),
   user: (s, value, key) => (s.ceph.user = cephName(key, value)),
   conf: (s, value, key) => (s.ceph.conf = absolute(key, value)),
   keyring: (s, value, key) => (s.ceph.keyring = absolute(key, value)),
@@ -135,6 +138,12 @@ function bytes(key: string, value: string): number {
 function count(key: string, value: string): number {
   if (value.endsWith('%')) throw bad(key, value, 'not a number');
   return bytes(key, value);
+}
+
+function hugePolicy(key: string, value: string): HugePolicy {
+  const policy = hugePolicies.find((name) => name === value);
+  if (policy === undefined) throw bad(key, value, `must be ${hugePolicies.join(', ')}`);
+  return policy;
 }
 
 /** "32m" for 33554432. */

@@ -82,6 +82,7 @@ async function run(log: Logger): Promise<void> {
   // The terminal that started us may go; we stay.
   process.on('SIGHUP', () => undefined);
   startWatchdog(addon);
+  addon.calibrateCopy();
   addon.sdNotify(`READY=1\nSTATUS=Serving ${String(daemon.mountCount)} mounts`);
   daemon.onChange = () => addon.sdNotify(`STATUS=Serving ${String(daemon.mountCount)} mounts`);
   log.info({ runDir: dir.path, mounts: daemon.mountCount }, 'ready');

@@ -7,6 +7,7 @@ import { copyFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
 import { errorCode, errorMessage, PolyError } from './errors.ts';
 import type { LibserviceSpec } from './native.ts';
+import { hugePolicies } from './options.ts';
 
 const id = z.int().min(1);
 
@@ -20,6 +21,7 @@ const librecord = z.object({
   mode: z.number().optional(),
   uid: z.number().optional(),
   gid: z.number().optional(),
+  huge: z.enum(hugePolicies).optional(),
   uuid: z.string().optional(),
   widen: z.boolean().optional(),
   user: z.string().optional(),

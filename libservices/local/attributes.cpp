@@ -53,7 +53,7 @@ int change_mode(int fd, mode_t mode) {
 }
 
 int Local::getattr(Node& node, File* file, Attr& out) {
-  if (file) return stat_fd(static_cast<LocalFile*>(file)->fd.get(), out);
+  if (file) return stat_fd(static_cast<LocalFile*>(file)->fd->get(), out);
   Ref<SharedFd> fd;
   if (int err = path_fd(local(node), fd)) return err;
   return stat_fd(fd->get(), out);
@@ -80,7 +80,7 @@ int Local::setattr(const Caller& caller, Node& node, File* file, const SetAttr& 
   }
   if (set.mask & kSetSize) {
     auto size = static_cast<off_t>(set.size);
-    int result = file ? ftruncate(static_cast<LocalFile*>(file)->fd.get(), size)
+    int result = file ? ftruncate(static_cast<LocalFile*>(file)->fd->get(), size)
                       : truncate(ProcPath(fd).c_str(), size);
     if (result != 0) return -errno;
   }

@@ -31,7 +31,7 @@ ssize_t Local::read(File& file, uint64_t offset, std::span<std::byte> out) {
   size_t done = 0;
   while (done < out.size()) {
     ssize_t n =
-        pread(local(file).fd.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+        pread(local(file).fd->get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
     if (n < 0) {
       if (errno == EINTR) continue;
       return done ? static_cast<ssize_t>(done) : -errno;
@@ -47,7 +47,7 @@ ssize_t Local::write(File& file, uint64_t offset, std::span<const std::byte> in)
   size_t done = 0;
   while (done < in.size()) {
     ssize_t n =
-        pwrite(local(file).fd.get(), in.data() + done, in.size() - done, static_cast<off_t>(offset + done));
+        pwrite(local(file).fd->get(), in.data() + done, in.size() - done, static_cast<off_t>(offset + done));
     if (n < 0) {
       if (errno == EINTR) continue;
       return done ? static_cast<ssize_t>(done) : -errno;
@@ -61,13 +61,13 @@ ssize_t Local::write(File& file, uint64_t offset, std::span<const std::byte> in)
 // close(2) of a duplicate makes a host filesystem that reports late (NFS, FUSE) report now.
 int Local::flush(File& file) {
   if (!flush_reports_) return 0;
-  int fd = fcntl(local(file).fd.get(), F_DUPFD_CLOEXEC, 0);
+  int fd = fcntl(local(file).fd->get(), F_DUPFD_CLOEXEC, 0);
   if (fd < 0) return -errno;
   return ::close(fd) == 0 || errno == EINTR ? 0 : -errno;
 }
 
 int Local::fsync(File& file, bool data_only) {
-  int fd = local(file).fd.get();
+  int fd = local(file).fd->get();
   return (data_only ? fdatasync(fd) : ::fsync(fd)) == 0 ? 0 : -errno;
 }
 
@@ -81,16 +81,16 @@ int Local::readdir(File& file, uint64_t cookie, DirSink& sink) {
       // start: one that begins at the end of the directory would find it empty ever after (ext4_dx_readdir,
       // fs/ext4/dir.c, Linux 6.18).
       dir.entries.resize(kDirectoryBuffer);
-      (void)syscall(SYS_getdents64, dir.fd.get(), dir.entries.data(), dir.entries.size());
+      (void)syscall(SYS_getdents64, dir.fd->get(), dir.entries.data(), dir.entries.size());
     }
-    if (::lseek(dir.fd.get(), static_cast<off_t>(cookie), SEEK_SET) < 0) return -errno;
+    if (::lseek(dir.fd->get(), static_cast<off_t>(cookie), SEEK_SET) < 0) return -errno;
     dir.entries_used = dir.entries_size = 0;
     dir.entries_cookie = cookie;
   }
   if (dir.entries.empty()) dir.entries.resize(kDirectoryBuffer);
   for (;;) {
     if (dir.entries_used == dir.entries_size) {
-      long n = syscall(SYS_getdents64, dir.fd.get(), dir.entries.data(), dir.entries.size());
+      long n = syscall(SYS_getdents64, dir.fd->get(), dir.entries.data(), dir.entries.size());
       if (n < 0) return errno == ENOENT ? 0 : -errno;  // ENOENT: the directory is removed; it has no entries
       dir.entries_used = 0;
       dir.entries_size = static_cast<size_t>(n);
@@ -104,29 +104,29 @@ int Local::readdir(File& file, uint64_t cookie, DirSink& sink) {
 }
 
 int Local::fallocate(File& file, uint32_t mode, uint64_t offset, uint64_t length) {
-  int fd = local(file).fd.get();
+  int fd = local(file).fd->get();
   return ::fallocate(fd, static_cast<int>(mode), static_cast<off_t>(offset), static_cast<off_t>(length)) == 0
              ? 0
              : -errno;
 }
 
 int64_t Local::lseek(File& file, int64_t offset, int whence) {
-  off_t found = ::lseek(local(file).fd.get(), offset, whence);
+  off_t found = ::lseek(local(file).fd->get(), offset, whence);
   return found < 0 ? -errno : found;
 }
 
 ssize_t Local::copy_range(File& in, uint64_t offset_in, File& out, uint64_t offset_out, uint64_t length) {
   off_t from = static_cast<off_t>(offset_in), to = static_cast<off_t>(offset_out);
-  ssize_t n = copy_file_range(local(in).fd.get(), &from, local(out).fd.get(), &to, length, 0);
+  ssize_t n = copy_file_range(local(in).fd->get(), &from, local(out).fd->get(), &to, length, 0);
   return n < 0 ? -errno : n;
 }
 
 int Local::lend(File& file, Loan& out) {
   LocalFile& f = local(file);
   if (!S_ISREG(f.node->type)) return -ENOTSUP;
-  int flags = fcntl(f.fd.get(), F_GETFL);
+  int flags = fcntl(f.fd->get(), F_GETFL);
   if (flags < 0) return -errno;
-  out = {f.fd.get(), (flags & O_ACCMODE) != O_RDONLY};
+  out = {f.fd->get(), (flags & O_ACCMODE) != O_RDONLY};
   return 0;
 }
 

@@ -96,7 +96,10 @@ int Local::stat_fd(int fd, Attr& out) {
 }
 
 Local::Local(Fd root, LocalOptions options)
-    : root_fd_(std::move(root)), options_(std::move(options)), cache_(options_.path_fds) {}
+    : root_fd_(std::move(root)),
+      options_(std::move(options)),
+      cache_(options_.path_fds),
+      readers_(options_.read_fds) {}
 
 Local::~Local() = default;
 
@@ -246,6 +249,7 @@ void Local::forget(LocalNode& first) {
       if (it != s.nodes.end() && it->second == node) s.nodes.erase(it);
     }
     cache_.erase(node);
+    readers_.erase(node);
     if (!node->parked_name.empty()) options_.parking->drop(node->parked_name);
     LocalNode* parent = node->known.parent.leak();
     delete node;

@@ -29,6 +29,7 @@ struct LocalOptions {
   std::vector<ParkedFd> parked;    // what a predecessor left there
   HandleStore* handles = nullptr;  // null: what moves in path mode is not found after a restart
   size_t path_fds = 1024;          // bound of the O_PATH cache
+  size_t read_fds = 0;             // how many files stay open for whoever opens them next to read
   bool use_handles = true;         // off: path mode even where handles work (tests)
 };
 
@@ -57,6 +58,7 @@ class Local final : public Libservice {
   int tmpfile(const Caller&, Node& dir, int flags, mode_t, Entry& out, Ref<File>& file) override;
   int open(const Caller&, Node&, int flags, bool restored, Ref<File>& file) override;
   ssize_t read(File&, uint64_t offset, std::span<std::byte> out) override;
+  bool reads_in_chunks() const override { return true; }
   ssize_t write(File&, uint64_t offset, std::span<const std::byte> in) override;
   int flush(File&) override;
   int fsync(File&, bool data_only) override;
@@ -122,7 +124,9 @@ class Local final : public Libservice {
   KnownName known_name(LocalNode& node);
   // A real descriptor with open(2)'s flags.
   int open_real(LocalNode& node, int flags, Fd& out);
-  // The same for a file that was open before a restart, whatever its mode has become.
+  // A descriptor to read a regular file, which opens of it share.
+  int open_to_read(LocalNode& node, Ref<SharedFd>& out);
+  // As open_real() for a file that was open before a restart, whatever its mode has become.
   int open_again(LocalNode& node, int flags, Fd& out);
   // Around a change of the node's names, after which it has `left`. Before: keeps it reachable, and parks it
   // when it is or may be in use without a name, or until a successor would find it by the name it has then.
@@ -149,6 +153,7 @@ class Local final : public Libservice {
   bool use_handles_ = false;
   bool flush_reports_ = true;  // close(2) on this host filesystem may report errors
   FdCache cache_;
+  FdCache readers_;  // of regular files, O_RDONLY and no other flag
   std::array<Shard, kShards> shards_;
   std::mutex adopt_lock_;
   std::unordered_multimap<NodeIdentity, ParkedFd, IdentityHash> adoptable_;  // guarded by adopt_lock_

@@ -86,11 +86,13 @@ class LocalNode final : public Node {
 
 class LocalFile final : public File {
  public:
-  LocalFile(Ref<LocalNode> node, Fd fd) : node(std::move(node)), fd(std::move(fd)) {}
+  LocalFile(Ref<LocalNode> node, Fd fd)
+      : LocalFile(std::move(node), Ref<SharedFd>::adopt(new SharedFd(std::move(fd)))) {}
+  LocalFile(Ref<LocalNode> node, Ref<SharedFd> fd) : node(std::move(node)), fd(std::move(fd)) {}
   ~LocalFile() override;
 
   const Ref<LocalNode> node;
-  const Fd fd;
+  const Ref<SharedFd> fd;  // of a regular file perhaps other files', too: its own offset is used by nobody
 
   // Directories: one getdents64 buffer, guarded by dir_lock.
   std::mutex dir_lock;

@@ -197,10 +197,16 @@ int Local::open(const Caller&, Node& node, int flags, bool restored, Ref<File>& 
   if (!S_ISREG(n.type) && !S_ISDIR(n.type))
     return -ENXIO;  // the kernel in front opens devices, pipes and sockets itself
   int kept = flags & kKeptOpenFlags & ~(O_EXCL | (restored ? O_TRUNC : 0));
-  Fd fd;
-  if (int err = restored ? open_again(n, kept, fd) : open_real(n, kept, fd)) return err;
+  Ref<SharedFd> shared;
+  if (options_.read_fds != 0 && kept == O_RDONLY && S_ISREG(n.type) && !restored) {
+    if (int err = open_to_read(n, shared)) return err;
+  } else {
+    Fd fd;
+    if (int err = restored ? open_again(n, kept, fd) : open_real(n, kept, fd)) return err;
+    shared = Ref<SharedFd>::adopt(new SharedFd(std::move(fd)));
+  }
   if (int err = count_open(n)) return err;
-  file = Ref<File>::adopt(new LocalFile(Ref<LocalNode>::share(&n), std::move(fd)));
+  file = Ref<File>::adopt(new LocalFile(Ref<LocalNode>::share(&n), std::move(shared)));
   return 0;
 }
 

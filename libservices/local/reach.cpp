@@ -147,6 +147,16 @@ int Local::open_real(LocalNode& node, int flags, Fd& out) {
   return 0;
 }
 
+int Local::open_to_read(LocalNode& node, Ref<SharedFd>& out) {
+  out = readers_.find(&node);
+  if (out) return 0;
+  Fd fd;
+  if (int err = open_real(node, O_RDONLY, fd)) return err;
+  out = Ref<SharedFd>::adopt(new SharedFd(std::move(fd)));
+  readers_.insert(&node, out);
+  return 0;
+}
+
 // A service that is not root cannot open what its owner may not, though a file keeps the access it was opened
 // with: created with mode 0444 for writing, say. As the owner it lifts the mode for the moment; a death in
 // between leaves it lifted for the owner.

@@ -31,6 +31,7 @@ int mount_tmpfs(const MemoryOptions& options, Fd& root) {
   if (!err) err = set_option(context.get(), "gid", std::to_string(options.gid));
   if (!err && options.size) err = set_option(context.get(), "size", std::to_string(options.size));
   if (!err && options.inodes) err = set_option(context.get(), "nr_inodes", std::to_string(options.inodes));
+  if (!err && !options.huge.empty()) err = set_option(context.get(), "huge", options.huge);
   // 64-bit inode numbers never wrap, so a number names one file for ever.
   if (!err)
     err = syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_FLAG, "inode64", nullptr, 0) == 0 ? 0 : -errno;

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <string>
 
 #include "fastpath/fd.hpp"
 
@@ -17,6 +18,7 @@ struct MemoryOptions {
   mode_t mode = 0755;
   uid_t uid = 0;
   gid_t gid = 0;
+  std::string huge;  // tmpfs(5); "": its default
 };
 
 // A new detached tmpfs's root directory (fsopen(2), Linux 5.2). Without CAP_SYS_ADMIN it is made in a user

@@ -7,6 +7,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fastpath/copy_calibration.hpp"
 #include "fastpath/mount_table.hpp"
 #include "fastpath/ops.hpp"
 #include "fastpath/unix_socket.hpp"
@@ -59,6 +60,11 @@ Napi::Value peer_credentials_of(const Napi::CallbackInfo& info) {
 
 Napi::Value close_fd(const Napi::CallbackInfo& info) {
   if (close(to_int(info[0])) != 0) return throw_errno(info.Env(), -errno, "close");
+  return info.Env().Undefined();
+}
+
+Napi::Value calibrate_copy_of_machine(const Napi::CallbackInfo& info) {
+  calibrate_copy_in_background();
   return info.Env().Undefined();
 }
 
@@ -194,6 +200,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   define("version", version);
   define("peerCredentials", peer_credentials_of);
   define("closeFd", close_fd);
+  define("calibrateCopy", calibrate_copy_of_machine);
   define("sdNotify", notify);
   define("openFuse", open_fuse);
   define("fuseEnded", fuse_ended);

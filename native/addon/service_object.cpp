@@ -82,6 +82,7 @@ class ServiceObject final : public Napi::ObjectWrap<ServiceObject> {
     spec.mode = static_cast<mode_t>(get_number(from, "mode", 0755));
     spec.uid = static_cast<uid_t>(get_number(from, "uid", geteuid()));
     spec.gid = static_cast<gid_t>(get_number(from, "gid", getegid()));
+    spec.huge = get_string(from, "huge");
     spec.ceph = ceph_settings(from);
     spec.op_timeout = get_number(from, "opTimeout", 0);
     std::string root;

@@ -5,6 +5,7 @@
 
 #include <span>
 
+#include "fastpath/copy.hpp"
 #include "fastpath/ops.hpp"
 #include "libservices/libservice.hpp"
 #include "native/core/lock_table.hpp"
@@ -83,6 +84,7 @@ struct Reply {
   uint64_t end = 0;    // write: the file offset after what was written
   std::span<std::byte> buffer;  // in: room; read, readlink, xattrs fill it
   size_t size = 0;              // how much of it is filled
+  CopyTeller teller;            // in: read tells how much of it is
   bool stale = false;           // open: the data changed below since the kernel may have cached it
   bool uncached = false;        // open, create, tmpfile: to be read and written past the page cache
   EntrySink* sink = nullptr;    // readdir, readdirplus

@@ -24,6 +24,7 @@ std::string fuse_prefix(uint32_t instance) {
 std::string root_name(uint32_t libservice) {
   return "root/" + std::to_string(libservice);
 }
+constexpr size_t kMemoryReadFds = 256;
 std::string client_prefix() {
   return "client/";
 }
@@ -136,7 +137,7 @@ Failure Service::root_fd(const LibserviceSpec& spec, Fd& out) {
     return {};
   }
   if (spec.type == "memory") {
-    MemoryOptions options{spec.size, spec.inodes, spec.mode, spec.uid, spec.gid};
+    MemoryOptions options{spec.size, spec.inodes, spec.mode, spec.uid, spec.gid, spec.huge};
     if (int err = make_memory(options, out)) return {err, "mounting a private tmpfs"};
   } else {
     int fd = open(spec.source.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -157,6 +158,8 @@ Failure Service::make_local(const LibserviceSpec& spec, LibserviceHost& host) {
   host.root.reset(fcntl(root.get(), F_DUPFD_CLOEXEC, 0));
   if (!host.root) return {-errno, root_name(spec.id)};
   host.private_backend = spec.type == "memory";
+  // Elsewhere an open file may be in somebody's way: of a lease, or of unmounting.
+  if (host.private_backend) options.read_fds = kMemoryReadFds;
   std::unique_ptr<Local> local;
   if (int err = Local::create(std::move(root), std::move(options), local))
     return {err, spec.type + " " + spec.source};

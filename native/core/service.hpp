@@ -36,6 +36,7 @@ struct LibserviceSpec {
   mode_t mode = 0755;
   uid_t uid = 0;
   gid_t gid = 0;
+  std::string huge;
   CephSettings ceph;
   double op_timeout = 0;  // seconds; 0: calls wait for ceph for as long as it takes
 };

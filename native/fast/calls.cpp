@@ -72,8 +72,10 @@ uint64_t call_identity(uint64_t client_key, uint32_t buffer, uint32_t sequence) 
 
 int32_t run_call(Dispatcher& dispatcher, FastClient& client, uint32_t buffer, uint32_t sequence,
                  const WireCall& call, std::string_view path, std::string_view path2,
-                 std::span<std::byte> data, WireAnswer& answer, size_t shard, ReplayRecord*& record) {
+                 std::span<std::byte> data, WireAnswer& answer, size_t shard, ReplayRecord*& record,
+                 CopyTeller teller) {
   FastCall c(dispatcher, client, call, path, path2, data, answer, record);
+  c.teller = teller;
   return answer.result = c.run(call_identity(client.key, buffer, sequence), shard);
 }
 

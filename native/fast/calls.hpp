@@ -28,7 +28,8 @@ namespace poly {
 // before the answer was seen finds it, and may be another afterwards.
 int32_t run_call(Dispatcher& dispatcher, FastClient& client, uint32_t buffer, uint32_t sequence,
                  const WireCall& call, std::string_view path, std::string_view path2,
-                 std::span<std::byte> data, WireAnswer& answer, size_t shard, ReplayRecord*& record);
+                 std::span<std::byte> data, WireAnswer& answer, size_t shard, ReplayRecord*& record,
+                 CopyTeller teller = {});
 
 class FastCall {
  public:
@@ -73,6 +74,7 @@ class FastCall {
   const std::string_view path, path2;
   const std::span<std::byte> data;
   WireAnswer& answer;
+  CopyTeller teller;  // who copies `data` out meanwhile
   const std::shared_ptr<const ClientView> view;
   Dispatcher::Use instance;
   Dispatcher::ClientFile file;  // by_handle()

@@ -31,6 +31,7 @@ int32_t call_read(FastCall& c) {
   if (c.call.size == 0) return 0;
   c.request.offset = c.call.offset;
   c.reply.buffer = c.data.first(c.call.size);
+  if (c.call.flags & kReadInChunks) c.reply.teller = c.teller;
   if (int32_t err = c.perform(Op::read)) return err;
   c.answer.value = c.reply.size;
   return 0;

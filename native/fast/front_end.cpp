@@ -134,7 +134,7 @@ int32_t FrontEnd::run(AttachedClient& client, uint32_t buffer, uint32_t sequence
                       std::string_view path, std::string_view path2, std::span<std::byte> data,
                       WireAnswer& answer, ServerContext& context) {
   return run_call(dispatcher_, *client.fast, buffer, sequence, call, path, path2, data, answer, context.shard,
-                  context.record);
+                  context.record, context.teller);
 }
 
 void FrontEnd::watch(const BackendWatch::Judge& judge) {

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <thread>
 
+#include "fastpath/copy_calibration.hpp"
 #include "fastpath/waiting.hpp"
 #include "libservices/identity.hpp"
 #include "native/core/op_stats.hpp"
@@ -58,7 +59,7 @@ struct Servers::Server {
   RequestBuffer* buffer = nullptr;
   uint32_t taken = 0;
   uint32_t instance = 0;  // of a call in kAnswered
-  WireCall call;
+  WireCall call{};
 };
 
 // One core group: the measured machines have one last-level cache. Servers in CPU order.
@@ -68,6 +69,7 @@ Servers::Servers(CallHandler& handler, uint32_t max_threads, int poll_cpu)
       cpus_(allowed_cpus(poll_cpu)),
       polling_(static_cast<int>(cpus_[0]) == poll_cpu),
       monitor_([this] { return threads(); }, [this] { grow(); }) {
+  placement_.copy = cached_copy_table();
   primaries_ = std::min({static_cast<uint32_t>(cpus_.size()), kMaxPrimaries, max_threads_});
   for (uint32_t i = 0; i < cpus_.size(); i++)
     placement_.server_of_cpu[cpus_[i]] = static_cast<uint8_t>(i % primaries_);
@@ -166,7 +168,7 @@ void Servers::run(Server& server) {
       continue;
     }
     if (fruitless(server)) continue;
-    server.invited_for = invited_[server.number].exchange(nullptr, std::memory_order_relaxed);
+    server.invited_for = invited_[server.number].buffer.exchange(nullptr, std::memory_order_acquire);
     const bool remote = server.hot && server.client_cpu != server.cpu;
     const RequestBuffer* caller = server.invited_for ? server.invited_for
                                   : remote           ? server.last_buffer
@@ -175,6 +177,11 @@ void Servers::run(Server& server) {
     if (polls(server)) continue;
     if (!sleep(server)) return;
   }
+}
+
+// By the last call, as its client says.
+uint64_t Servers::bytes_moved(const Server& server) {
+  return std::min<uint64_t>(server.call.size, kDataSize);
 }
 
 // A caller on this CPU waits while we run, and we sleep while it runs: two switches a call. Where another CPU
@@ -190,9 +197,10 @@ void Servers::recruit(Server& server) {
   if (++server.handoffs < patience_.load(std::memory_order_relaxed)) return;
   server.handoffs = 0;
   const uint32_t other = (server.number + 1) % primaries_;
-  if (other == server.number || has_neighbours(other, server.last_buffer) ||
-      invited_[other].exchange(server.last_buffer, std::memory_order_relaxed))
-    return;
+  if (other == server.number || has_neighbours(other, server.last_buffer)) return;
+  invited_[other].spin_ns.store(kInvitedSpinNs + 2 * crossing_ns(bytes_moved(server)),
+                                std::memory_order_relaxed);
+  if (invited_[other].buffer.exchange(server.last_buffer, std::memory_order_release)) return;
   server.hot->wake(other);
 }
 
@@ -259,6 +267,8 @@ bool Servers::serve(Server& server, AttachedClient& client, RequestBuffer& buffe
     neighbours_[server.number].called_at.store(coarse_ns(), std::memory_order_relaxed);
   }
   client.queues->false_alarms.store(0, std::memory_order_relaxed);
+  server.context.teller =
+      server.client_cpu == server.cpu ? CopyTeller{} : CopyTeller{&buffer.progress, sequence_of(state)};
 
   server.call = buffer.call;
   server.since = coarse_ns();
@@ -385,9 +395,12 @@ bool Servers::spin(Server& server) {
             phase_of(server.last_buffer->state.load(std::memory_order_acquire)) == CallPhase::kPosted) ||
            anything(server) || stopping_.load(std::memory_order_relaxed);
   };
+  // Until the caller may have copied out what it got, or copied in what comes next.
+  const uint64_t limit = server.invited_for ? invited_[server.number].spin_ns.load(std::memory_order_relaxed)
+                                            : kSpinNs + crossing_ns(bytes_moved(server));
   bool found;
   do {
-    found = spin_until(ready, server.invited_for ? kInvitedSpinNs : kSpinNs);
+    found = spin_until(ready, limit);
   } while (!found && polls(server));
   show(0);
   spinner_[group].store(0);

@@ -30,6 +30,7 @@ namespace poly {
 struct ServerContext {
   size_t shard = 0;                // of statistics
   ReplayRecord* record = nullptr;  // the thread's own (core/replay.hpp)
+  CopyTeller teller;               // of the call: its client is on another CPU and may copy out meanwhile
 };
 
 // Runs one call. Everything but `data` is a private copy; `data` is the client's and may change meanwhile.
@@ -77,7 +78,7 @@ class Servers {
   static constexpr uint32_t kMostFruitless = 4096;
   static constexpr uint64_t kTickNs = 10'000'000;
   // Who was woken to spin has cost as much already, and its caller is slow while it hands over.
-  static constexpr uint64_t kInvitedSpinNs = 100'000;
+  static constexpr uint64_t kInvitedSpinNs = 100'000;  // and as long as such a call itself takes, twice
   // A client that called from a CPU so lately is taken to be there still. Some ticks of the coarse clock.
   static constexpr uint64_t kNeighboursNs = 10'000'000;
   static constexpr uint32_t kLeastPatience = 2, kMostPatience = 1024;
@@ -103,6 +104,7 @@ class Servers {
   bool sleep(Server&);
   int wait_on_bells(Server&, uint32_t own_bell, uint64_t timeout_ns);
   void recruit(Server&);
+  static uint64_t bytes_moved(const Server&);
   // Are there clients on the server's own CPU, other than this one?
   bool has_neighbours(uint32_t number, const RequestBuffer* caller) const;
 
@@ -115,8 +117,12 @@ class Servers {
   Placement placement_;
   std::atomic<bool> stopping_{false};
   std::array<std::atomic<uint32_t>, kMaxGroups> spinner_{};  // CPU plus one of the group's spinning server
-  std::array<std::atomic<const RequestBuffer*>, kMaxServers>
-      invited_{};                                   // woken to spin for it, not to serve
+  // Servers that are woken to spin for a buffer, not to serve, and for how long.
+  struct Invitation {
+    std::atomic<const RequestBuffer*> buffer{nullptr};
+    std::atomic<uint64_t> spin_ns{0};
+  };
+  std::array<Invitation, kMaxServers> invited_{};
   std::atomic<uint32_t> patience_{kLeastPatience};  // see recruit()
   // Of each server, the client that last called from its own CPU, by its buffer (only compared), and when
   // (coarse_ns).

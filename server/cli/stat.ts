@@ -33,7 +33,7 @@ export const statCommand: CommandModule<object, Arguments> = {
     const params = path === undefined ? {} : { path: mountPoint(path) };
     const stats = await withPolyd((polyd) => polyd.request('stats', params, ANSWER_MS));
     for (const service of stats.silent) {
-      process.stderr.write(`poly: service ${String(service)} hangs: it does not answer\n`);
+      process.stderr.write(`poly: service ${String(service)} does not answer\n`);
     }
     if (clients) showClients(stats, json);
     else if (json) printJson(stats);

@@ -2,6 +2,9 @@
  * The fast path against FUSE: the same operations by the same program, uncached, with one client process to eight. That
  * the calls of `poly fast` really went by the fast path is counted in the service, from before the measurement to after it.
  */
+import { lineChart } from './plot.ts';
+import type { Figure } from './rows.ts';
+import { median } from './statistics.ts';
 import type { Experiment, Place, RunSettings, Sample } from './experiments.ts';
 import { runGated } from './gated.ts';
 import type { CallCount } from './systems/system.ts';
@@ -75,3 +78,32 @@ export const fastExperiments: readonly Experiment[] = cases.map((one) => ({
   ],
   run: (place, settings) => run(one, place, settings),
 }));
+
+const PAPER = [
+  'The paper (Ceph, 64 cores): FUSE takes 32-46 % longer than the fast path to read. The gap is wider here, as the backend is memory:',
+  'nearly all of the time is communication. Where clients outnumber the CPUs, the median is of who has a CPU, the p99 of who waits for one.',
+];
+
+/** Median and p99 by number of clients, one line per system and statistic. */
+export function plotFast(figures: readonly Figure[]): Record<string, string> {
+  const plots: Record<string, string> = {};
+  for (const { name } of cases) {
+    const of = figures.filter(({ experiment, statistic }) => experiment === name && statistic !== 'each');
+    const x = [...new Set(of.map(({ clients }) => clients))].sort((a, b) => a - b);
+    const systems = [...new Set(of.flatMap(({ values }) => [...values.keys()]))];
+    if (systems.length === 0) continue;
+    const series = (['median', 'p99'] as const).flatMap((statistic) =>
+      systems.map((system) => ({
+        name: `${system}, ${statistic}`,
+        values: x.map((clients) => {
+          const figure = of.find((one) => one.clients === clients && one.statistic === statistic);
+          const values = figure?.values.get(system);
+          return values && median(values);
+        }),
+      })),
+    );
+    const title = `${name}: one operation`;
+    plots[`${name}.svg`] = lineChart({ title, xLabel: 'clients', yLabel: 'us', x, series, notes: PAPER });
+  }
+  return plots;
+}

@@ -1,5 +1,6 @@
 /** The fast path's round trip beside what bounds it: two cache-line transfers, a futex ping-pong. */
 import { program } from './paths.ts';
+import { lineChart } from './plot.ts';
 import { round, type Row } from './rows.ts';
 import { median, pairedRatio } from './statistics.ts';
 import { output } from './systems/process.ts';
@@ -65,4 +66,38 @@ function row(
     ratio: round(pairedRatio(a, b)),
     goal,
   };
+}
+
+const PAPER = [
+  'The paper (Linux 4.9) gives no round trip alone: its FUSE takes 32-46 % longer than the fast path to read from Ceph, of which',
+  'the IPC is 25-46 % longer. Here the round trip is measured without a backend; beside FUSE, see the plots of fast-*.',
+];
+
+/** Median and p99 of the round trip, and of what bounds it, in each arrangement. */
+export function plotIpc(rows: readonly Row[]): Record<string, string> {
+  const cases = comparisons.map(({ ours }) => names[ours] ?? ours);
+  const of = (name: string, suffix: string, pick: (row: Row) => number) => ({
+    name,
+    values: cases.map((one) => {
+      const found = rows.find((entry) => entry.case === `${one}, ${suffix}`);
+      return found && pick(found);
+    }),
+  });
+  const chart = {
+    title: 'Round trip of 64 bytes',
+    xLabel: 'client and server',
+    yLabel: 'us',
+    x: cases.map((_, index) => 2 ** index),
+    xNames: cases,
+    series: [
+      of('fast path, median', 'median', (row) => row.ours),
+      of('fast path, p99', 'p99', (row) => row.ours),
+      of('bound, median', 'median', (row) => row.peer),
+    ],
+    notes: [
+      'Bound: two cache-line transfers between cores, a futex ping-pong on one core and beside hogs.',
+      ...PAPER,
+    ],
+  };
+  return { 'ipc.svg': lineChart(chart) };
 }

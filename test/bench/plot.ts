@@ -11,6 +11,8 @@ export interface Chart {
   xLabel: string;
   yLabel: string;
   x: readonly number[];
+  /** What stands below each x, where that is not the number. */
+  xNames?: readonly string[];
   series: readonly Series[];
   /** Sentences below the chart, one a line. */
   notes: readonly string[];
@@ -61,7 +63,9 @@ function decades(values: readonly number[]): [number, number] {
 }
 
 function axes(chart: Chart, toX: (value: number) => number, toY: (value: number) => number): string[] {
-  const parts = chart.x.map((x) => text(toX(x), PLOT.bottom + LINE, String(x), 'text-anchor="middle"'));
+  const parts = chart.x.map((x, i) =>
+    text(toX(x), PLOT.bottom + LINE, chart.xNames?.[i] ?? String(x), 'text-anchor="middle"'),
+  );
   const values = chart.series.flatMap(({ values }) => values.filter((value) => value !== undefined));
   const [low, high] = decades(values);
   for (let tick = low; tick <= high * 1.01; tick *= 10) {

@@ -9,8 +9,9 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { runCalls } from './calls.ts';
 import { runCeph } from './ceph.ts';
-import { runCopy } from './copy.ts';
-import { runIpc } from './ipc.ts';
+import { plotCopy, runCopy } from './copy.ts';
+import { plotFast } from './fast_experiments.ts';
+import { plotIpc, runIpc } from './ipc.ts';
 import { type Experiment, experiments, type FigureName, type RunSettings } from './experiments.ts';
 import { machine } from './machine.ts';
 import { runQueue } from './queue.ts';
@@ -22,7 +23,7 @@ import { FuseNative } from './systems/fuse_native.ts';
 import { Memfs } from './systems/memfs.ts';
 import { Poly, PolyDaemon, PolyWay, SharedInstance } from './systems/poly.ts';
 import type { System } from './systems/system.ts';
-import { rowsOnly, type Standalone, type StandaloneResult } from './standalone.ts';
+import { rowsOnly, type Standalone, type StandaloneResult, withPlots } from './standalone.ts';
 import { makeTar } from './tree.ts';
 
 /** Experiments on parts alone: no system is mounted for them. */
@@ -31,8 +32,8 @@ const standalone: Record<string, Standalone> = {
   'ceph-names': runCeph('names'),
   'ceph-data': runCeph('data'),
   'ceph-programs': runCeph('programs'),
-  copy: rowsOnly(runCopy),
-  ipc: rowsOnly(runIpc),
+  copy: withPlots(runCopy, plotCopy),
+  ipc: withPlots(runIpc, plotIpc),
   queue: runQueue,
 };
 /** One name for several: the comparison of the fast path with FUSE, and of what there is of Ceph. */
@@ -297,6 +298,7 @@ async function main(): Promise<void> {
     for (const part of parts) Object.assign(missing, part.missing);
     const result = { date: new Date().toISOString(), machine: about, versions, missing, rows };
     print(result, bench.figures.all(), systems);
+    savePlots(args, plotFast(bench.figures.all()));
     for (const { text } of parts) if (text) process.stdout.write(`${text}\n\n`);
     rows.push(...parts.flatMap((part) => part.rows));
     if (args.json !== undefined) writeFileSync(args.json, `${JSON.stringify(result, null, 2)}\n`);
@@ -332,12 +334,16 @@ async function runStandalone(args: Arguments): Promise<StandaloneResult[]> {
       interrupted: () => interrupted,
     });
     results.push(result);
-    if (args.plots === undefined) continue;
-    mkdirSync(args.plots, { recursive: true });
-    for (const [file, svg] of Object.entries(result.plots)) writeFileSync(join(args.plots, file), svg);
+    savePlots(args, result.plots);
   }
   progress('');
   return results;
+}
+
+function savePlots({ plots }: Arguments, files: Record<string, string>): void {
+  if (plots === undefined) return;
+  mkdirSync(plots, { recursive: true });
+  for (const [file, svg] of Object.entries(files)) writeFileSync(join(plots, file), svg);
 }
 
 interface Result {

@@ -20,6 +20,17 @@ export interface StandaloneResult {
 
 export type Standalone = (settings: StandaloneSettings) => Promise<StandaloneResult>;
 
+/** An experiment whose rows say it all, but for plots. */
+export function withPlots(
+  run: (settings: StandaloneSettings) => Promise<Row[]>,
+  plotsOf: (rows: readonly Row[]) => Record<string, string>,
+): Standalone {
+  return async (settings) => {
+    const rows = await run(settings);
+    return { rows, text: rowTable(rows), missing: {}, plots: plotsOf(rows) };
+  };
+}
+
 /** An experiment whose rows say it all. */
 export function rowsOnly(run: (settings: StandaloneSettings) => Promise<Row[]>): Standalone {
   return async (settings) => {

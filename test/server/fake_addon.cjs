@@ -156,6 +156,7 @@ module.exports = {
   version: () => ({ abi: 1, ops: [] }),
   peerCredentials: () => ({ pid: 0, uid: process.geteuid(), gid: process.getegid() }),
   closeFd: (fd) => fs.closeSync(fd),
+  calibrateCopy: () => undefined,
   sdNotify: () => false,
   fuseEnded: () => false,
   keeperConnect: () => new FakeKeeper(),

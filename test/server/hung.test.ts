@@ -34,6 +34,12 @@ real('a stopped service is told, others serve on, and its mounts can be unmounte
   t.teardown(() => {
     if (isRunning(pid)) process.kill(pid, 'SIGKILL');
   });
+  const { services, silent } = await client.request('stats', {}); // It does not count as hung yet.
+  t.deepEqual(silent, [service]);
+  t.deepEqual(
+    services.flatMap(({ instances }) => instances.map(({ path }) => path)),
+    [c],
+  );
   await until('told', 15_000, async () => (await stateOf(client, service)) === 'hung');
   t.deepEqual(
     (await client.request('mount.list', {})).map(({ state }) => state),
@@ -54,7 +60,7 @@ real('a stopped service is told, others serve on, and its mounts can be unmounte
   process.kill(pid, 'SIGSTOP');
   t.is(await sh(`${umount} ${b} 2>&1`, 20_000), '');
   await until('killed', 10_000, () => !isRunning(pid));
-  t.is(await stateOf(client, service), undefined);
+  await until('forgotten', 5_000, async () => (await stateOf(client, service)) === undefined);
 });
 
 test.serial('a service whose JavaScript spins is told, and killed when it is stopped', async (t) => {

@@ -41,6 +41,7 @@ test('memory options: sizes, percent, inodes, mode', (t) => {
   t.deepEqual(memory, { size: 64 * 2 ** 20, inodes: 10240, mode: 0o1777, uid: 5, gid: 6 });
   t.is(settingsOf('size=50%').memory.size, Math.floor((totalmem() / 100) * 50));
   t.is(settingsOf('size=4096').memory.size, 4096);
+  t.deepEqual(settingsOf('huge=within_size').memory, { huge: 'within_size' });
   t.is(settingsOf('attr_timeout=0.5').attrTimeout, 0.5);
 });
 
@@ -55,6 +56,7 @@ test('what is wrong is named', async (t) => {
     ['size=-1', /option size=-1: not a size/],
     ['size=1x', /option size=1x: not a size/],
     ['size=9999999999999999t', /not a size/],
+    ['huge=yes', /option huge=yes: must be never, always, within_size, advise/],
     ['inodes=5%', /option inodes=5%: not a number/],
     ['mode=8', /not an octal mode/],
     ['mode=17777', /not an octal mode/],

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "fastpath/copy_chooser.hpp"
 #include "test/unit/check.hpp"
 
 namespace {
@@ -316,6 +317,29 @@ TEST(cma_refused) {
 TEST(cma_not_with_the_power_to_trace_anybody) {
   const bool able = may_trace_anybody();
   CHECK_EQ(cma_probe(getpid()), able ? -EPERM : 0);
+}
+
+// It follows what transfers cost, also when that changes; small ones go by the calibration.
+TEST(chooser_follows_the_clock) {
+  static CopyChooser chooser;
+  constexpr CopyMethods kBoth = copy_bit(CopyMethod::kSmc) | copy_bit(CopyMethod::kSmcPipelined);
+  constexpr size_t kSize = 1 << 20;
+  const auto share_of_smc = [&](uint64_t smc_ns, uint64_t pipelined_ns) {
+    int smc = 0;
+    for (int i = 0; i < 1000; ++i) {
+      const CopyMethod method = chooser.choose(kSize, kBoth, kDefaultCopyTable);
+      if (!CHECK((kBoth & copy_bit(method)) != 0)) break;
+      const bool is_smc = method == CopyMethod::kSmc;
+      // Somebody comes between now and then.
+      chooser.took(method, kSize, (i % 50 == 49 ? 30 : 1) * (is_smc ? smc_ns : pipelined_ns));
+      smc += is_smc;
+    }
+    return smc;
+  };
+  CHECK(share_of_smc(200'000, 100'000) < 100);
+  CHECK(share_of_smc(200'000, 900'000) > 800);
+  CHECK(share_of_smc(200'000, 100'000) < 500);
+  CHECK(chooser.choose(4096, kBoth, kDefaultCopyTable) == CopyMethod::kSmc);
 }
 
 }  // namespace

@@ -141,6 +141,7 @@ struct LocalRig {
     options.parked = parking.contents();
     options.path_fds = path_fds;
     options.use_handles = where.handles;
+    options.read_fds = read_fds;
     parking.deaf = false;
     REQUIRE(Local::create(duplicate(host_root.get()), std::move(options), fs) == 0);
     CHECK_EQ(fs->uses_handles(), where.handles);
@@ -262,6 +263,7 @@ struct LocalRig {
 
   Where where;
   size_t path_fds;
+  size_t read_fds = 0;
   std::unique_ptr<TempDir> temp;
   Fd host_root;
   FakeParking parking;

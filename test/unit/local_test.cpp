@@ -155,6 +155,37 @@ TEST(reads_and_writes) {
   });
 }
 
+// Whoever opens to read may get a descriptor that was opened before; it holds nothing that has gone.
+TEST(opens_to_read_share_what_can_be_shared) {
+  everywhere([](LocalRig& rig) {
+    rig.stop();
+    rig.read_fds = 16;
+    rig.start();
+    const auto free_blocks = [&] {
+      struct statvfs fs;
+      REQUIRE(rig.fs->statfs(*rig.root, fs) == 0);
+      return fs.f_bfree;
+    };
+    const auto before = free_blocks();
+    {
+      Ref<Node> node;
+      {
+        const Ref<File> file = rig.create("f");
+        CHECK_EQ(rig.write(*file, 0, std::string(1 << 20, 'x')), 1 << 20);
+        node = rig.node("f");
+      }
+      const Ref<File> first = rig.open(*node, O_RDONLY), second = rig.open(*node, O_RDONLY);
+      CHECK_EQ(rig.read(*second, 0, 1), "x");
+      CHECK_EQ(rig.write(*second, 0, "y"), -EBADF);
+      CHECK_EQ(rig.write(*rig.open(*node, O_RDWR), 0, "z"), 1);
+      CHECK_EQ(rig.read(*first, 0, 1), "z");
+      CHECK_EQ(rig.unlink("f"), 0);
+      CHECK_EQ(rig.read(*rig.open(*node, O_RDONLY), 0, 1), "z");
+    }
+    if (rig.where.memory) CHECK_EQ(free_blocks(), before);
+  });
+}
+
 TEST(sets_attributes) {
   everywhere([](LocalRig& rig) {
     const Ref<File> file = rig.create("f", O_RDWR | O_EXCL, 0600);
