@@ -151,7 +151,7 @@ class Ceph final : public Libservice {
   void forget(CephNode&);
   int attributes(ceph::Inode*, ceph::Statx& out);
   void refresh(ceph::Inode* directory);
-  void look(CephFile&, uint64_t offset);
+  void look(CephFile&, uint64_t offset, int tries = 2);
   bool reads_from_cache(ceph::Fh*, uint64_t offset);
   static bool cacheable(const CephNode&);
   Ref<File> opened_file(Ref<CephNode>, ceph::Fh*, int flags);

@@ -54,16 +54,18 @@ bool Ceph::cacheable(const CephNode& node) {
 
 // `offset`: of a byte that has just been read or written. Where it is not in the cache, a look costs as much
 // as a read, so the next one is not soon.
-void Ceph::look(CephFile& file, uint64_t offset) {
+void Ceph::look(CephFile& file, uint64_t offset, int tries) {
   constexpr uint64_t kAgain = 20'000'000;
   CephNode& node = *file.node;
   const uint64_t revocations = node.revocations.load();
   if (node.cacheable.load(std::memory_order_relaxed) == revocations + 1) return;
   if (coarse_now() < node.next_look.load(std::memory_order_relaxed)) return;
-  if (reads_from_cache(file.handle, offset) || reads_from_cache(file.handle, offset))
+  while (tries-- > 0) {
+    if (!reads_from_cache(file.handle, offset)) continue;
     node.cacheable.store(revocations + 1);
-  else
-    node.next_look.store(coarse_now() + kAgain, std::memory_order_relaxed);
+    return;
+  }
+  node.next_look.store(coarse_now() + kAgain, std::memory_order_relaxed);
 }
 
 bool Ceph::reads_from_cache(Fh* handle, uint64_t offset) {
@@ -86,7 +88,10 @@ void Ceph::decide_cache(CephFile& file, int flags) {
   CephNode& node = *file.node;
   if ((flags & O_ACCMODE) == O_RDWR && !cacheable(node)) {
     char byte;
-    if (client_->ll_read(client_.mount(), file.handle, 0, 1, &byte) == 1) look(file, 0);
+    // The answer holds for as long as it is open: others at work in the library may make memory look slow.
+    constexpr int kTries = 8;
+    node.next_look.store(0, std::memory_order_relaxed);
+    if (client_->ll_read(client_.mount(), file.handle, 0, 1, &byte) == 1) look(file, 0, kTries);
   }
   std::lock_guard guard(writers_lock_);
   file.uncached = node.uncached_writers > 0 || !cacheable(node);
