@@ -141,8 +141,8 @@ int Dispatcher::op_symlink(Instance& instance, Request& request, Reply& reply) {
 }
 
 namespace {
-// do_linkat (fs/namei.c) refuses a source after filename_create has found the new name taken, or its directory
-// removed.
+// do_linkat (fs/namei.c) refuses a source after filename_create has found the new name taken, or its
+// directory removed.
 int name_in_the_way(Instance& instance, const Request& request, Node& dir, int denied) {
   Entry found;
   Libservice& libservice = instance.libservice();

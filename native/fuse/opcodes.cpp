@@ -273,7 +273,9 @@ int handle_write(Call& call) {
     call.dispatcher.writes_uncached(call.connection.instance, call.request);
   if (int err = call.dispatch(Op::write)) return err;
   call.dispatcher.wrote(call.connection.instance, call.request, call.answer, cached);
-  if (!cached) call.drop_pages(call.answer.end - call.answer.value);
+  // Not behind others: an append must not be done again, as it would after a death between here and its
+  // reply.
+  if (!cached && !(call.request.flags & O_APPEND)) call.drop_pages(call.answer.end - call.answer.value);
   call.put<fuse_write_out>().size = static_cast<uint32_t>(call.answer.value);
   return 0;
 }

@@ -12,13 +12,14 @@ import {
   assertNothingLeft,
   assertRight,
   census,
+  full,
   inUse,
   killAndWait,
   Probe,
   randomBetween,
   real,
   runningService,
-  unfinished,
+  storms,
   Workload,
   type Mount,
   type Mounts,
@@ -57,13 +58,13 @@ async function killServices(
   return done;
 }
 
-async function servicesKilled(t: ExecutionContext, kills: number, only?: string): Promise<void> {
+async function servicesKilled(t: ExecutionContext, kills: number): Promise<void> {
   t.timeout(kills * 4000 + 120_000);
   const all = await bothMounts(t);
   // Each has a predecessor from the beginning, so that what a successor holds anyway is no leak.
   for (const { service } of all.mounts) await killAndWait(await runningService(all.client, service));
   const before = await census(all);
-  const options = { seconds: 3600, fast: all.site, ...(only !== undefined && { only }) };
+  const options = { seconds: 3600, fast: all.site };
   const workloads = all.mounts.map(({ path }) => new Workload(t, path, options));
   await untilAttached(all);
   const done = await Promise.all(
@@ -127,14 +128,9 @@ real('a forked program finds the service that its parent has not found', async (
 });
 
 real('2 x 20 programs under poly run killed', (t) => clientsKilled(t, 20));
-real('2 x 8 kills of the services of programs under poly run', (t) =>
-  servicesKilled(t, 8, 'append,locks,counter,victims,readdir,removed'),
-);
-
-// Of some hundred thousand calls of the area "tree" one reads zeros behind the end of a file that has been cut while the
-// kernel has it open, until the kernel is asked for the size: the kernel still goes by the old one. 2 x 60 kills met that
-// in one of two runs (70 s each), 2 x 250 not in one (150 s).
-real('2 x 8 kills, all areas', (t) => servicesKilled(t, 8), unfinished);
-real('2 x 60 kills, all areas', (t) => servicesKilled(t, 60), unfinished);
-real('2 x 250 kills of the services of programs under poly run', (t) => servicesKilled(t, 250), unfinished);
-real('2 x 250 programs under poly run killed', (t) => clientsKilled(t, 250), unfinished);
+real('2 x 8 kills of the services of programs under poly run', (t) => servicesKilled(t, 8));
+real('2 x 60 kills of the services of programs under poly run', (t) => servicesKilled(t, 60), {
+  only: full,
+});
+real('2 x 250 kills of the services of programs under poly run', (t) => servicesKilled(t, 250), storms);
+real('2 x 250 programs under poly run killed', (t) => clientsKilled(t, 250), storms);

@@ -4,7 +4,7 @@
  */
 import type { ExecutionContext } from 'ava';
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { constants, existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -25,11 +25,8 @@ const fastWorkloadProgram = `${workloadProgram}-dynamic`;
 /** The long variants run where this is set. */
 export const full = process.env['POLY_TEST_FULL'] === '1';
 
-/**
- * Options of tests that do not hold yet, and so are for who works on what they show (POLY_TEST_STORMS=1) instead of for
- * every run.
- */
-export const unfinished = process.env['POLY_TEST_STORMS'] === '1' ? {} : { reason: 'POLY_TEST_STORMS=1' };
+/** Options of tests that take many minutes, for who works on what they test (POLY_TEST_STORMS=1). */
+export const storms = process.env['POLY_TEST_STORMS'] === '1' ? {} : { reason: 'POLY_TEST_STORMS=1' };
 
 export function whyNot(...needed: string[]): string | undefined {
   const absent = [workloadProgram, ...needed].find((path) => !existsSync(path));
@@ -170,18 +167,24 @@ export async function killAndWait(pid: number): Promise<void> {
 
 const O_PATH = 0o10000000;
 
-/**
- * What a process has open, by kind, but for O_PATH descriptors: of those a service keeps some to find files sooner; and
- * the memory that clients share with it.
- */
+/** Of O_PATH descriptors a service keeps some to find files sooner, of regular files opened to read some to open them. */
+function isKept(flags: number, target: string): boolean {
+  if ((flags & O_PATH) !== 0) return true;
+  const readsFile =
+    (flags & (constants.O_WRONLY | constants.O_RDWR | constants.O_DIRECTORY)) === constants.O_RDONLY;
+  return readsFile && target.startsWith('/') && !target.startsWith('/dev/');
+}
+
+/** What a process has open, by kind, but for what it keeps; and the memory that clients share with it. */
 export function holdings(pid: number): Record<string, number> {
   const counts: Record<string, number> = {};
   const add = (kind: string) => (counts[kind] = (counts[kind] ?? 0) + 1);
   for (const fd of readdirSync(`/proc/${String(pid)}/fd`)) {
     try {
       const flags = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/${String(pid)}/fdinfo/${fd}`, 'utf8'))?.[1];
-      if ((parseInt(flags ?? '0', 8) & O_PATH) !== 0) continue;
-      add(readlinkSync(`/proc/${String(pid)}/fd/${fd}`).replace(/:\[\d+\]| \(deleted\)|^\/(?!dev\/).*/g, ''));
+      const target = readlinkSync(`/proc/${String(pid)}/fd/${fd}`);
+      if (isKept(parseInt(flags ?? '0', 8), target)) continue;
+      add(target.replace(/:\[\d+\]| \(deleted\)|^\/(?!dev\/).*/g, ''));
     } catch {
       // Closed meanwhile.
     }
