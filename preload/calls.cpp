@@ -162,7 +162,7 @@ void to_stat(const Mount& mount, const struct statx& from, struct stat& to) {
 }
 
 void to_statx(const Mount& mount, const struct statx& from, unsigned mask, struct statx& to) {
-  constexpr unsigned kMountId = 0x1000, kUniqueMountId = 0x4000;  // Linux 5.8, 6.8
+  constexpr unsigned kMountId = 0x1000;  // STATX_MNT_ID, Linux 5.8
   to = from;
   to.stx_dev_major = major(mount.device);
   to.stx_dev_minor = minor(mount.device);

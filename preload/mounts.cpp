@@ -16,8 +16,7 @@ namespace poly {
 
 namespace {
 
-constexpr unsigned kUniqueMountId = 0x4000;  // STATX_MNT_ID_UNIQUE, Linux 6.8
-constexpr unsigned kMountId = 0x1000;        // STATX_MNT_ID, Linux 5.8
+constexpr unsigned kMountId = 0x1000;  // STATX_MNT_ID, Linux 5.8
 
 constinit Mount all[own_fds::kMaxMounts];
 std::atomic<uint32_t> count_of_mounts{0};

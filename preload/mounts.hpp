@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "fastpath/mount_flags.hpp"
 #include "fastpath/mount_table.hpp"
-#include "preload/mount_flags.hpp"
 #include "preload/own_fds.hpp"
 #include "preload/session.hpp"
 

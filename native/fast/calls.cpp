@@ -174,8 +174,7 @@ int32_t FastCall::look(Entry& out) {
 
 // On a mount that follows no links (nosymfollow) the kernel says what it says of them.
 Walk FastCall::walk(Node& base, std::string_view text, uint16_t flags) {
-  constexpr unsigned long kNoSymFollow = 8192;  // ST_NOSYMFOLLOW, include/linux/statfs.h
-  const uint16_t links = mount_flags() & kNoSymFollow ? kWalkNoLinks : 0;
+  const uint16_t links = mount_flags().no_symlinks ? kWalkNoLinks : 0;
   return Walk(instance->libservice(), instance->host->directories, permissions(), request.caller, base, text,
               flags | links);
 }

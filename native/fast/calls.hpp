@@ -41,9 +41,11 @@ class FastCall {
   using Handler = int32_t (*)(FastCall&);
 
   bool by_handle() const { return call.walk & kWalkHandle; }
-  bool read_only() const { return instance->read_only.load(std::memory_order_relaxed) || proof_.read_only; }
-  // statvfs(3)'s f_flag of the mount the path leads through.
-  unsigned long mount_flags() const { return proof_.mount_flags; }
+  bool read_only() const {
+    return instance->read_only.load(std::memory_order_relaxed) || proof_.flags.read_only;
+  }
+  // Of the mount the path leads through.
+  const MountFlags& mount_flags() const { return proof_.flags; }
   const Permissions& permissions() const { return *permissions_; }  // after enter()
   // Instance of a call with a path, or that of `call.file`, and the file. 0, kDeclined or kUnknownHandle.
   [[nodiscard]] int32_t enter();

@@ -53,7 +53,7 @@ int32_t call_getattr(FastCall& c) {
     return 0;
   }
   if (int32_t err = c.find(entry)) return err;
-  if ((c.call.flags & kMayExec) && S_ISREG(entry.attr.stx_mode) && (c.mount_flags() & ST_NOEXEC))
+  if ((c.call.flags & kMayExec) && S_ISREG(entry.attr.stx_mode) && c.mount_flags().no_execution)
     return -EACCES;  // do_faccessat (fs/open.c)
   if (int err = c.permissions().may(*entry.node, entry.attr, static_cast<int>(c.call.flags))) return err;
   c.put_attributes(entry.attr);

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "fastpath/mount_flags.hpp"
 #include "native/core/access.hpp"
 
 namespace poly {
@@ -21,8 +22,7 @@ struct ClientView {
   pid_t pid = 0;
   struct Proof {
     uint32_t instance = 0;
-    bool read_only = false;
-    unsigned long mount_flags = 0;  // statvfs(3)'s f_flag
+    MountFlags flags;
   };
   std::vector<Proof> proven;  // instances whose mounts the client has shown to reach
 
@@ -68,11 +68,11 @@ class FastClient {
     std::lock_guard guard(lock_);
     view_ = std::move(fresh);
   }
-  void prove(uint32_t instance, bool read_only, unsigned long mount_flags = 0) {
+  void prove(uint32_t instance, const MountFlags& flags) {
     std::lock_guard guard(lock_);
     auto fresh = std::make_shared<ClientView>(*view_);
     std::erase_if(fresh->proven, [&](const ClientView::Proof& p) { return p.instance == instance; });
-    fresh->proven.push_back({instance, read_only, mount_flags});
+    fresh->proven.push_back({instance, flags});
     view_ = std::move(fresh);
   }
 

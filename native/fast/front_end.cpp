@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -11,7 +10,6 @@
 
 #include "fastpath/waiting.hpp"
 #include "native/fast/calls.hpp"
-#include "native/fast/mount_flags.hpp"
 
 namespace poly {
 namespace {
@@ -87,20 +85,22 @@ int FrontEnd::prove(FastClient& client, uint32_t instance, int root_fd, AttachPr
     if (it == mounts_.end()) return -ENOENT;
     mount = it->second;
   }
-  struct statx stx;
+  struct statx stx, unique;
   constexpr int kHow = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
   if (statx(root_fd, "", kHow, STATX_INO | STATX_MNT_ID, &stx) != 0) return -errno;
   if (makedev(stx.stx_dev_major, stx.stx_dev_minor) != mount.device || stx.stx_mnt_id != mount.mount_id ||
       stx.stx_ino != mount.root_inode)
     return -EXDEV;
   if (!mount.allow_other && !is_owner(*client.view())) return -EACCES;
-  unsigned long flags;
-  if (int err = read_mount_flags(root_fd, flags)) return err;
+  if (statx(root_fd, "", kHow, kUniqueMountId, &unique) != 0) return -errno;
+  MountFlags flags;
+  if (int err = flags.read(root_fd, unique.stx_mask & kUniqueMountId ? unique.stx_mnt_id : 0)) return err;
   Dispatcher::Use use = dispatcher_.use(instance);
   if (!use) return -ENOENT;
   control_name(use->control, client.key, out.control);
-  out.read_only = (flags & ST_RDONLY) != 0 || use->read_only.load();
-  client.prove(instance, out.read_only != 0, flags);
+  flags.read_only |= use->read_only.load();
+  out.read_only = flags.read_only;
+  client.prove(instance, flags);
   return 0;
 }
 

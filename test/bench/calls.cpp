@@ -70,7 +70,7 @@ class Service {
     instance_ = std::make_unique<Instance>(kInstance, host);
     check(dispatcher_->add_instance(*instance_, "", false) == 0, "instance");
     client_.set_credentials(geteuid(), getegid(), {}, getpid());
-    client_.prove(kInstance, false);
+    client_.prove(kInstance, {});
     record_ = dispatcher_->replays().reserve();
     prepare_thread_identity();
   }

@@ -166,13 +166,13 @@ TEST(only_what_is_proven_is_walked) {
   FastRig rig;
   rig.client->set_credentials(0, 0, {}, ::getpid());
   CHECK_EQ(rig.run(Ask(Op::getattr).at("")), kDeclined);
-  rig.client->prove(2, false);
+  rig.client->prove(2, {});
   CHECK_EQ(rig.run(Ask(Op::getattr).at("")), kDeclined);
-  rig.client->prove(1, true);
+  rig.client->prove(1, {.read_only = true});
   CHECK_EQ(rig.run(Ask(Op::getattr).at("")), 0);
   CHECK_EQ(rig.run(Ask(Op::mkdir).at("d")), kDeclined);  // read-only where the client has it mounted
   CHECK_EQ(rig.run(Ask(Op::open).at("f").flags(O_RDONLY | O_CREAT)), kDeclined);
-  rig.client->prove(1, false);
+  rig.client->prove(1, {});
   CHECK_EQ(rig.run(Ask(Op::mkdir).at("d").mode(0755)), 0);
   rig.life->instance->read_only = true;
   CHECK_EQ(rig.run(Ask(Op::rmdir).at("d")), kDeclined);

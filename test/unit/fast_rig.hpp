@@ -104,7 +104,7 @@ struct FastRig : FuseRig {
   }
   void become(const Credentials& who) {
     client->set_credentials(who.uid, who.gid, who.groups, ::getpid());
-    client->prove(1, false);
+    client->prove(1, {});
   }
   int32_t run(const Ask& ask, uint32_t sequence = 0) {
     int32_t result = 0;

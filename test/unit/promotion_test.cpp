@@ -10,11 +10,10 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "native/fast/mount_flags.hpp"
+#include "fastpath/mount_flags.hpp"
 #include "native/fuse/workers.hpp"
 #include "test/unit/fast_rig.hpp"
 
@@ -85,7 +84,7 @@ struct MountRig {
   }
   void become(const Credentials& who) {
     client.set_credentials(who.uid, who.gid, who.groups, ::getpid());
-    client.prove(1, instance->read_only);
+    client.prove(1, {.read_only = instance->read_only});
   }
   std::string control() const {
     char name[32];
@@ -238,15 +237,18 @@ void flags_are_read_without_asking() {
     return;
   }
   TempDir temp;
-  for (const unsigned long how : {0ul, ST_RDONLY | ST_NOEXEC | 0ul}) {
+  for (const bool restricted : {false, true}) {
     const Fd device(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
     const std::string options = "fd=" + std::to_string(device.get()) + ",rootmode=40000,user_id=0,group_id=0";
-    REQUIRE(::mount("promotion_test", temp.path.c_str(), "fuse.poly-unit", how ? MS_RDONLY | MS_NOEXEC : 0,
-                    options.c_str()) == 0);
+    REQUIRE(::mount("promotion_test", temp.path.c_str(), "fuse.poly-unit",
+                    restricted ? MS_RDONLY | MS_NOEXEC : 0, options.c_str()) == 0);
     const Fd root(::open(temp.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    unsigned long flags = ~0ul;
-    CHECK_EQ(read_mount_flags(root.get(), flags), 0);
-    CHECK_EQ(flags, how);
+    struct statx stx;
+    REQUIRE(statx(root.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, kUniqueMountId, &stx) == 0);
+    MountFlags flags;
+    CHECK_EQ(flags.read(root.get(), stx.stx_mnt_id), 0);
+    CHECK_EQ(flags.read_only, restricted);
+    CHECK_EQ(flags.no_execution, restricted);
     CHECK_EQ(::umount2(temp.path.c_str(), MNT_DETACH), 0);
   }
 }

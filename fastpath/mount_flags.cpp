@@ -1,11 +1,11 @@
-#include "preload/mount_flags.hpp"
+#include "fastpath/mount_flags.hpp"
 
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
 
 #include <cerrno>
 
-#include "preload/sys.hpp"
+#include "fastpath/raw_calls.hpp"
 
 namespace poly {
 namespace {
@@ -36,7 +36,7 @@ static_assert(sizeof(MountStatus) == 512);
 int read_statfs(int fd, MountFlags& out) {
   constexpr unsigned kNoSymFollow = 0x2000;  // ST_NOSYMFOLLOW
   struct statfs fs;
-  if (const long rc = sys::call(SYS_fstatfs, fd, sys::word(&fs)); rc < 0) return static_cast<int>(rc);
+  if (const long rc = raw::call(SYS_fstatfs, fd, &fs); rc < 0) return static_cast<int>(rc);
   out.read_only = (fs.f_flags & ST_RDONLY) != 0;
   out.no_execution = (fs.f_flags & ST_NOEXEC) != 0;
   out.no_symlinks = (fs.f_flags & kNoSymFollow) != 0;
@@ -49,8 +49,7 @@ int MountFlags::read(int fd, uint64_t unique_id) {
   const MountRequest request{sizeof(request), 0, unique_id, kSuperblock | kMount};
   MountStatus status{};
   constexpr uint64_t kBoth = kSuperblock | kMount;
-  if (unique_id == 0 ||
-      sys::call(kStatmount, sys::word(&request), sys::word(&status), sizeof(status), 0) < 0 ||
+  if (unique_id == 0 || raw::call(kStatmount, &request, &status, sizeof(status), 0) < 0 ||
       (status.mask & kBoth) != kBoth)
     return read_statfs(fd, *this);
   read_only = (status.attributes & kReadOnly) != 0 || (status.superblock_flags & kSuperblockReadOnly) != 0;
