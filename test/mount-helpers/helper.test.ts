@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { ownOptions, parseArguments } from '../../mount-helpers/helper.ts';
 import { type Ended, isOneLine, root, run, temporaryDirectory } from '../server/cli_harness.ts';
-
-const launcher = join(root, 'mount-helpers/mount.poly');
+import { installedHelpers, launcher } from './installed.ts';
 
 test('arguments come in any order, letters and values joined or not', (t) => {
   const parsed = parseArguments(
@@ -28,9 +27,10 @@ test('what the kernel and libmount add to options is dropped', (t) => {
 });
 
 const bare = { POLY_RUN_DIR: '/nonexistent/poly' };
+const installed = installedHelpers();
 
 function helper(name: string, args: string[]): Promise<Ended> {
-  return run(join(root, 'mount-helpers', name), args, bare);
+  return run(join(installed, name), args, bare);
 }
 
 const misuse: [name: string, args: string[], code: number, stderr: RegExp][] = [

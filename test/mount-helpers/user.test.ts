@@ -5,11 +5,14 @@ import anyTest, { type ExecutionContext } from 'ava';
 import type { MountInfo } from '../../server/protocol.ts';
 import { type Ended, poly, root, run } from '../server/cli_harness.ts';
 import { missing, realSite } from '../server/real.ts';
+import { installedHelpers } from './installed.ts';
 
 // fusermount3 wants a uid with a name.
 const NOBODY = 65534;
 const FUSE_CONF = '/etc/fuse.conf';
 const ATTACH_CLIENT = join(root, 'build/native/test/server/attach-client');
+
+const installed = installedHelpers();
 
 function unavailable(): string | undefined {
   const why = missing();
@@ -96,8 +99,7 @@ test('fusermount3 -u and umount by root end a mount as well', async (t) => {
 test('the helpers work for users; -o remount,ro is up to the service, rw again as well', async (t) => {
   const user = await place(t);
   if (!user) return;
-  const helper = (name: string, ...args: string[]): Promise<Ended> =>
-    user.as(join(root, 'mount-helpers', name), ...args);
+  const helper = (name: string, ...args: string[]): Promise<Ended> => user.as(join(installed, name), ...args);
   const mounted = await helper('mount.poly', 'memory', user.a, '-o', 'rw,noexec,nosuid,nodev,user');
   t.is(mounted.code, 0, mounted.stderr);
   t.is((await helper('mount.poly', 'memory', user.a, '-o', 'remount,ro')).code, 0);
