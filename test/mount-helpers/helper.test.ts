@@ -3,7 +3,7 @@ import { cpSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { ownOptions, parseArguments } from '../../mount-helpers/helper.ts';
-import { type Ended, isOneLine, root, run, temporaryDirectory } from '../server/cli_harness.ts';
+import { type Ended, isOneLine, run, temporaryDirectory } from '../server/cli_harness.ts';
 import { installedHelpers, launcher } from './installed.ts';
 
 test('arguments come in any order, letters and values joined or not', (t) => {

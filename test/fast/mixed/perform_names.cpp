@@ -127,11 +127,12 @@ void Performer::on_attributes(const Request& r, Result& out) {
       out.value = set_times(r);
       break;
     case Operation::truncate: {
-      // Another call without a directory descriptor. To the size that the file has: then ext4 takes it for
-      // modified, and tmpfs does not.
+      // Another call without a directory descriptor. Not to the size that the file has: then ext4 takes it
+      // for modified, and tmpfs does not.
       const char* name = r.base >= 0 ? r.path : path;
       struct stat st {};
-      if (stat(name, &st) != 0 || st.st_size != r.offset) out.value = outcome(::truncate(name, r.offset));
+      const bool has_it = stat(name, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == r.offset;
+      if (!has_it) out.value = outcome(::truncate(name, r.offset));
       break;
     }
     default:
