@@ -129,7 +129,7 @@ real('a forked program finds the service that its parent has not found', async (
 
 // Not `tree`, which writes and reads one file by descriptors of the library's and of the kernel's in turn: a kernel that
 // writes inside a file that is longer than it knows, and then reads across the end it believes in, may stop there (README,
-// Limits). With one such program in a service one call of some ten thousand does.
+// Limits), with deaths and without.
 const COHERENT = 'append,locks,counter,victims,readdir,removed';
 
 real('2 x 20 programs under poly run killed', (t) => clientsKilled(t, 20));
