@@ -124,6 +124,31 @@ CASE(handed_on, standard_descriptors) {
   });
 }
 
+// One descriptor writes the file longer, the other, which is a standard one, somewhere inside; who then reads
+// must find all of it.
+CASE(handed_on, grown_by_another_descriptor) {
+  in_child([] {
+    const int fd = OK(open("f", O_CREAT | O_EXCL | O_RDWR, 0644));
+    OK(dup2(fd, 0));
+    OK(close(fd));
+    const Fd other = OK(open("f", O_RDWR));
+    std::string found(200'000, 0);
+    size_t size = 0, wrong = 0;
+    for (size_t i = 0; i < 1000; i++) {
+      if (i % 50 == 49) {
+        OK(ftruncate(i % 100 == 99 ? 0 : static_cast<int>(other), 0));
+        size = 0;
+      }
+      const std::string more(50 + i * 37 % 3000, 'a');
+      EQ(OK(pwrite(other, more.data(), more.size(), static_cast<off_t>(size))), more.size());
+      EQ(OK(pwrite(0, "inside", 6, static_cast<off_t>(size + i % 40))), 6);
+      size += more.size();
+      wrong += pread(0, found.data(), found.size(), 0) != static_cast<ssize_t>(size);
+    }
+    EQ(wrong, 0);
+  });
+}
+
 CASE(handed_on, sendfile_and_splice) {
   OK(make_file("f", "0123456789"));
   const Fd in = OK(open("f", O_RDONLY));
