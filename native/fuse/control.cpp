@@ -53,8 +53,8 @@ int create_handle(Call& call, uint32_t tag) {
   instance.stats.add(Op::create, call.shard, err < 0, monotonic_ns() - start);
   if (err) return err;
   put_node(call);
-  // The library's own descriptors of the file change it beside this one: an end that only the kernel remembers
-  // would be the wrong one.
+  // The library's own descriptors of the file change it beside this one: an end that only the kernel
+  // remembers would be the wrong one.
   call.answer.uncached = true;
   call.put_open_file(in->flags);
   return 0;
