@@ -19,12 +19,14 @@ async function mixed(t: ExecutionContext, place: Place, as: string): Promise<voi
   if (shm === '') mkdirSync(reference);
   if (as !== '') for (const directory of [tree, model]) chownSync(directory, NOBODY, NOBODY);
   const seed = process.env['POLY_SEED'] === undefined ? '' : `--seed ${process.env['POLY_SEED']}`;
-  const amount = full ? '--operations 300000 --seconds 300' : '--operations 20000 --seconds 60';
+  const storm = process.env['POLY_TEST_STORMS'] === '1';
+  const operations = storm ? 1_000_000 : full ? 50_000 : 20_000;
+  const seconds = storm ? 400 : 60;
   const under = `"${process.execPath}" "${polyProgram}" run --`;
   try {
     const outcome = await place.runBoth(
-      `${as} "${MIXED}" ${seed} ${amount} "${tree}" "${model}" ${under}`,
-      full ? 400 : 120,
+      `${as} "${MIXED}" ${seed} --operations ${String(operations)} --seconds ${String(seconds)} "${tree}" "${model}" ${under}`,
+      seconds + 60,
     );
     t.log(
       outcome.output
