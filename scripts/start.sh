@@ -19,7 +19,7 @@ say "   Debian packages, npm packages and /dev/fuse are there ($(since "$begin")
 
 begin=$(now)
 say '== build'
-bash scripts/build.sh
+bash scripts/build.sh --product
 say "   build/native and dist are up to date ($(since "$begin"))"
 
 begin=$(now)
