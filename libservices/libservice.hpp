@@ -232,9 +232,11 @@ class Libservice {
   // ENOTSUP where nothing can be lent. Nothing borrows yet; the answer is reported by `poly stat`.
   [[nodiscard]] virtual int lend(File&, Loan& out) = 0;
 
-  // The service ends, and no call follows: takes leave of a backend that would wait for it, in seconds at
-  // most.
-  virtual void leave() {}
+  // No call follows: writes back what has not been, and takes leave of a backend that would wait for it. May
+  // take as long as the backend, and is called once, in any thread. `patient`: the backend has answered so
+  // far; else it is left within seconds. 0, or -errno when written data may not have reached it (ETIMEDOUT:
+  // it does not answer).
+  [[nodiscard]] virtual int leave([[maybe_unused]] bool patient) { return 0; }
 
   // Where changes from below are reported, from any thread; a libservice whose backend tells nothing never
   // calls it. When this returns, no call of the one before is under way.

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { joinOwnGroup, removeGroup } from './cgroup.ts';
 import { errorCode, errorMessage, PolyError } from './errors.ts';
 import { allowsOther } from './mount_request.ts';
-import type { InstanceSpec, ServiceEvent } from './native.ts';
+import { LEAVE_MS, type InstanceSpec, type ServiceEvent } from './native.ts';
 import { parseSettings } from './options.ts';
 import { isAlive, sendSignal, startTimeOf, waitGone } from './process.ts';
 import { serviceEventSchema, type ServiceMethods, type ServiceState } from './protocol.ts';
@@ -67,6 +67,19 @@ export function instanceSpec(mount: MountRecord): InstanceSpec {
     ...(mount.attrTimeout !== undefined && { attrTimeout: mount.attrTimeout }),
     ...(mount.entryTimeout !== undefined && { entryTimeout: mount.entryTimeout }),
   };
+}
+
+/** Asks a service to end. As long as it answers it may take the time that its backends take. */
+async function farewell(peer: ServicePeer): Promise<void> {
+  const over = (): boolean => true;
+  const asked = peer.request('stop', {}, LEAVE_MS).then(over, over);
+  try {
+    for (let wait = 5; !(await Promise.race([asked, sleep(wait, false)])); wait = Math.min(2 * wait, 250)) {
+      await peer.request('ping', {}, 2000);
+    }
+  } catch {
+    // It hangs, or has ended.
+  }
 }
 
 export class ManagedService {
@@ -431,7 +444,10 @@ export class ManagedService {
     this.applied.instances.add(mount.instance);
   }
 
-  /** Stops serving an instance, and a libservice with it where given. A process that is dead need not be told. */
+  /**
+   * Stops serving an instance, and a libservice with it where given. A process that is dead need not be told. Resolves
+   * when the backend has been left.
+   */
   async drop(instance: number, libservice: number | undefined): Promise<void> {
     await this.enqueue(async () => {
       const peer = this.peer;
@@ -441,6 +457,10 @@ export class ManagedService {
         await this.tell(peer, 'libservice.remove', { id: libservice });
       }
     });
+    // Not in the queue: what is served otherwise may change meanwhile.
+    if (libservice !== undefined) {
+      await this.peer?.request('libservice.left', { id: libservice }, LEAVE_MS).catch(() => undefined);
+    }
   }
 
   private async tell(
@@ -471,9 +491,8 @@ export class ManagedService {
     this.state = 'stopping';
     const incarnation = this.incarnation;
     const { pid, startTime } = this.record;
-    const asked = this.peer?.request('stop', {}, 2000).catch(() => undefined);
-    if (asked === undefined && pid > 0 && isAlive(pid, startTime)) sendSignal(pid, 'SIGTERM');
-    await asked;
+    if (this.peer) await farewell(this.peer);
+    else if (pid > 0 && isAlive(pid, startTime)) sendSignal(pid, 'SIGTERM');
     if (!(await waitGone(pid, startTime, 2000))) {
       sendSignal(pid, 'SIGKILL');
       await waitGone(pid, startTime, 10_000);

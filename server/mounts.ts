@@ -55,7 +55,7 @@ function mountState(service: ManagedService): MountState {
 
 interface Waiter {
   path: string;
-  resolve: () => void;
+  resolve: (released: Promise<void>) => void;
 }
 
 export class Mounts {
@@ -99,7 +99,7 @@ export class Mounts {
     try {
       libservice = this.libserviceFor(service, spec, settings);
     } catch (error) {
-      this.endIfUnused(service);
+      void this.endIfUnused(service);
       throw error;
     }
     const record: MountRecord = {
@@ -338,7 +338,7 @@ export class Mounts {
     return peer.request('instance.release', { id: mount.instance }, RELEASE_TIMEOUT_MS);
   }
 
-  /** Resolves when nothing of ours is mounted on `path`. */
+  /** Resolves when nothing of ours is mounted on `path`, and what its backend had not got yet has been written back. */
   gone(path: string, timeoutMs: number): Promise<void> {
     const mount = this.at(path);
     if (!mount) return Promise.resolve();
@@ -350,9 +350,9 @@ export class Mounts {
     return new Promise((resolve, reject) => {
       const waiter: Waiter = {
         path,
-        resolve: () => {
+        resolve: (released) => {
           clearTimeout(timer);
-          resolve();
+          resolve(released);
         },
       };
       const timer = setTimeout(() => {
@@ -439,10 +439,12 @@ export class Mounts {
     }
     this.log(mount, reason);
     this.onChange();
-    void this.release(mount);
+    const releasing = this.release(mount);
+    // One that hangs has to be killed first, in its own time.
+    const released = this.supervisor.find(mount.service)?.hung === true ? Promise.resolve() : releasing;
     const done = this.waiters.filter((waiter) => waiter.path === mount.path);
     this.waiters = this.waiters.filter((waiter) => waiter.path !== mount.path);
-    for (const waiter of done) waiter.resolve();
+    for (const waiter of done) waiter.resolve(released);
   }
 
   /** Frees what a mount had: its instance, its libservice if nobody else uses it, its fds, its service if unused. */
@@ -456,7 +458,8 @@ export class Mounts {
       );
     }
     this.context.save();
-    if (this.endIfUnused(service)) return;
+    const ended = this.endIfUnused(service);
+    if (ended) return ended;
     await service.drop(mount.instance, shared ? undefined : mount.libservice);
     try {
       const prefix = fuseName(mount.service, mount.instance).replace(/0$/, '');
@@ -474,15 +477,13 @@ export class Mounts {
     return [...this.context.state.mounts, ...pending].filter((mount) => mount.service === service.id);
   }
 
-  private endIfUnused(service: ManagedService): boolean {
-    if (this.users(service).length > 0) return false;
-    void service.stop();
-    return true;
+  private endIfUnused(service: ManagedService): Promise<void> | undefined {
+    return this.users(service).length > 0 ? undefined : service.stop();
   }
 
   /** After adoption: services without a mount (polyd died between start and commit) are ended. */
   endUnused(): void {
-    for (const service of this.supervisor.all()) this.endIfUnused(service);
+    for (const service of this.supervisor.all()) void this.endIfUnused(service);
   }
 
   /** polyd ends: nothing is undone, the next polyd finds what is unfinished. */

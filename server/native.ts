@@ -142,6 +142,9 @@ export type ServiceEvent =
   | { type: 'instance-ready'; instance: number }
   | { type: 'error'; message: string };
 
+/** What backends may take to be left with everything written back, and a little more (libservices/ceph/client.cpp). */
+export const LEAVE_MS = 70_000;
+
 /**
  * The filesystem service inside this process. Constructed once. It finds its file descriptors with the keeper through
  * `keeperFd` (a scoped keeper connection), each below its scope: "state" (pool memory; created and put there at first start), "fuse/<instance>/0"
@@ -151,8 +154,11 @@ export type ServiceEvent =
 export interface NativeService {
   /** Creates or, where the keeper has "root/<id>", takes up a libservice again. Of ceph: the root it has got. */
   addLibservice(spec: LibserviceSpec): string | undefined;
-  /** Drops a libservice no instance uses, and its root fd (a memory libservice's contents go with it). */
-  removeLibservice(id: number): void;
+  /**
+   * Drops a libservice no instance uses, and its root fd (a memory libservice's contents go with it). Resolves when its
+   * backend has been left, within LEAVE_MS, with a line about what may be lost, if anything.
+   */
+  removeLibservice(id: number): Promise<string[]>;
   /**
    * Serves the FUSE connection "fuse/<id>/0". When pool memory already knows the instance (a predecessor served it), its
    * negotiated INIT state is restored and unanswered requests are asked for again; otherwise INIT is answered.
@@ -166,8 +172,11 @@ export interface NativeService {
   /** Answers the calls of an instance whose backend does not with EIO; how many there were. */
   release(id: number): number;
   stats(): ServiceStats;
-  /** Ends threads and closes fds; mounts stay alive with the keeper unless removed before. */
-  stop(): void;
+  /**
+   * Ends threads; mounts stay alive with the keeper unless removed before. Resolves as removeLibservice does, when all
+   * backends have been left.
+   */
+  stop(): Promise<string[]>;
 }
 
 export interface MountTableEntry {

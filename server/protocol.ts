@@ -219,7 +219,10 @@ export interface ServiceContents {
 export type ServiceMethods = {
   /** `source`: of the directory that was asked for, or one above it (LibserviceSpec.widen). */
   'libservice.add': { params: LibserviceSpec; result: { source?: string } };
+  /** Its backend is left in the background. */
   'libservice.remove': { params: { id: number }; result: Empty };
+  /** Answers when the backend of a libservice that was removed has been left: within LEAVE_MS. */
+  'libservice.left': { params: { id: number }; result: Empty };
   'instance.add': { params: InstanceSpec; result: Empty };
   'instance.remove': { params: { id: number }; result: Empty };
   'instance.release': { params: { id: number }; result: { answered: number } };
@@ -229,6 +232,7 @@ export type ServiceMethods = {
   'keeper.replaced': { params: { socket: string }; result: Empty };
   ping: { params: Empty; result: Empty };
   stats: { params: Empty; result: ServiceStats };
+  /** Answers when all backends have been left, and ends: within LEAVE_MS. */
   stop: { params: Empty; result: Empty };
 };
 

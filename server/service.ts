@@ -29,6 +29,9 @@ type Params = Record<string, unknown>;
 let scope = '';
 const libservices = new Map<number, LibserviceSpec>();
 const instances = new Map<number, InstanceSpec>();
+/** Libservices that have been removed and whose backends are still being left. */
+const leaving = new Map<number, Promise<void>>();
+let stopped: Promise<void> | undefined;
 let queue: ServiceEvent[] = [];
 let polyd: RpcPeer | undefined;
 
@@ -48,6 +51,18 @@ function number(params: Params, key: string): number {
   return value;
 }
 
+/** Waits until backends have been left, and tells what may be lost. */
+async function leave(left: Promise<string[]>): Promise<void> {
+  for (const message of await left) report({ type: 'error', message });
+}
+
+/** Ends the process after the answer. Nothing that is being left is cut off. */
+async function stop(service: NativeService): Promise<void> {
+  await leave(service.stop());
+  await Promise.all(leaving.values());
+  setImmediate(() => process.exit(0));
+}
+
 const methods: Record<string, (service: NativeService, params: Params) => unknown> = {
   'libservice.add': (service, params) => {
     const id = number(params, 'id');
@@ -59,9 +74,12 @@ const methods: Record<string, (service: NativeService, params: Params) => unknow
   },
   'libservice.remove': (service, params) => {
     const id = number(params, 'id');
-    service.removeLibservice(id);
+    const left = leave(service.removeLibservice(id));
+    leaving.set(id, left);
+    void left.finally(() => leaving.delete(id));
     libservices.delete(id);
   },
+  'libservice.left': (_, params) => leaving.get(number(params, 'id')),
   'instance.add': (service, params) => {
     const id = number(params, 'id');
     const spec = params as unknown as InstanceSpec;
@@ -95,10 +113,7 @@ const methods: Record<string, (service: NativeService, params: Params) => unknow
     instances: [...instances.values()],
   }),
   stats: (service) => service.stats(),
-  stop: (service) => {
-    service.stop();
-    setImmediate(() => process.exit(0));
-  },
+  stop: (service) => (stopped ??= stop(service)),
 };
 
 function handle(service: NativeService, method: string, params: unknown): unknown {

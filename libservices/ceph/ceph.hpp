@@ -71,7 +71,6 @@ class Ceph final : public Libservice {
  public:
   // -errno, and then `what` says in one line what is at fault.
   [[nodiscard]] static int create(const CephSettings&, std::unique_ptr<Ceph>& out, std::string& what);
-  ~Ceph() override;
   // The directory of the Ceph filesystem that is its root: the settings', or one above it.
   const std::string& root_path() const { return root_path_; }
 
@@ -115,7 +114,7 @@ class Ceph final : public Libservice {
   }
   bool may_keep(File&) override;
   bool uncached(File& file) override { return static_cast<CephFile&>(file).uncached; }
-  void leave() override { client_.disconnect(); }
+  int leave(bool patient) override { return client_.disconnect(patient); }
   bool loses_unsynced() const override { return settings_.write_back; }
   bool locks_below() const override { return true; }
   int lock(File&, uint64_t owner, const FileLock&) override;

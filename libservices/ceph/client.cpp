@@ -11,11 +11,33 @@
 #include <utility>
 #include <vector>
 
+#include "libservices/ceph/credentials.hpp"
+
 namespace poly::ceph {
 namespace {
 
 constexpr const char* kMountTimeout = "8";  // seconds
-constexpr auto kUnmountTimeout = std::chrono::seconds(3);
+constexpr auto kAnswerTimeout = std::chrono::seconds(3);
+// To write back what the cache may hold (client_oc_max_dirty, 100 MB) takes a slow cluster so long; and a
+// change that is on its way already the MDS acknowledges with its next journal flush only (mds_tick_interval,
+// 5 s).
+constexpr auto kLeaveTimeout = std::chrono::seconds(60);
+
+// Asks the metadata server: it counts a directory's entries always (Client::_getxattr of 16.2).
+void ask(const Library& library, Mount mount) {
+  Inode* root;
+  if (library.ll_lookup_root(mount, &root) != 0) return;
+  char entries[24];
+  (void)library.ll_getxattr(mount, root, "ceph.dir.entries", entries, sizeof entries,
+                            own_permissions(library));
+  (void)library.ll_forget(mount, root, 1);
+}
+
+// Of a client's end, shared with the thread that brings it about.
+struct Leaving {
+  std::promise<void> answered;
+  std::promise<int> left;
+};
 
 }  // namespace
 
@@ -115,21 +137,25 @@ int Client::join(const CephSettings& s, Callbacks& callbacks, const std::string&
   return 0;
 }
 
-void Client::disconnect() {
-  if (!mount_) return;
-  const Library* library = library_;
-  const Mount mount = mount_;
-  mount_ = nullptr;
-  auto leave = [library, mount, mounted = mounted_] {
-    if (mounted) (void)library->unmount(mount);
+int Client::disconnect(bool patient) {
+  if (!mount_) return 0;
+  auto leaving = std::make_shared<Leaving>();
+  auto answered = leaving->answered.get_future();
+  auto left = leaving->left.get_future();
+  std::thread([leaving, library = library_, mount = std::exchange(mount_, nullptr), mounted = mounted_] {
+    int err = 0;
+    if (mounted) ask(*library, mount);
+    leaving->answered.set_value();
+    if (mounted) {
+      err = library->sync_fs(mount);
+      (void)library->unmount(mount);
+    }
     (void)library->release(mount);
-  };
-  auto done = std::make_shared<std::promise<void>>();
-  std::thread([leave, done] {
-    leave();
-    done->set_value();
+    leaving->left.set_value(err);
   }).detach();
-  (void)done->get_future().wait_for(kUnmountTimeout);
+  if (answered.wait_for(kAnswerTimeout) != std::future_status::ready) return -ETIMEDOUT;
+  const auto limit = patient ? kLeaveTimeout : kAnswerTimeout;
+  return left.wait_for(limit) == std::future_status::ready ? left.get() : -ETIMEDOUT;
 }
 
 }  // namespace poly::ceph

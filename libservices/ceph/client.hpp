@@ -11,7 +11,7 @@ namespace poly::ceph {
 class Client {
  public:
   Client() = default;
-  ~Client() { disconnect(); }
+  ~Client() { (void)disconnect(false); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
@@ -19,9 +19,11 @@ class Client {
   // about kMountTimeout, but for a reclaim while there is no metadata server.
   // `root` is the directory that has become the client's.
   [[nodiscard]] int connect(const CephSettings&, Callbacks, std::string& root, std::string& what);
-  // Writes back and leaves the cluster. A cluster that does not answer is left without its consent after
-  // kUnmountTimeout; what the connection is made of then stays until the process ends.
-  void disconnect();
+  // Writes back and leaves the cluster. One that does not answer within kAnswerTimeout is left without its
+  // consent; so is one that does but has not let us go within kLeaveTimeout, or within kAnswerTimeout without
+  // `patient`. What the connection is made of then stays until the process ends. 0, or -errno of what was not
+  // written back (ETIMEDOUT when left without consent).
+  [[nodiscard]] int disconnect(bool patient);
 
   const Library* operator->() const { return library_; }
   const Library& library() const { return *library_; }

@@ -29,10 +29,6 @@ int Ceph::create(const CephSettings& settings, std::unique_ptr<Ceph>& out, std::
   return 0;
 }
 
-Ceph::~Ceph() {
-  client_.disconnect();
-}
-
 int Ceph::root(const char* subdirectory, Entry& out) {
   Inode* in;
   if (int err = client_->ll_lookup_root(client_.mount(), &in)) return err;

@@ -8,6 +8,34 @@ Napi::Number number(Napi::Env env, uint64_t value) {
   return Napi::Number::New(env, static_cast<double>(value));
 }
 
+// Takes leave of backends in a thread of the pool; resolves with a line for each that may have lost
+// something.
+class Leaving final : public Napi::AsyncWorker {
+ public:
+  Leaving(Napi::Env env, std::vector<std::shared_ptr<LibserviceHost>> hosts)
+      : AsyncWorker(env), hosts_(std::move(hosts)), done_(Napi::Promise::Deferred::New(env)) {}
+  Napi::Promise promise() const { return done_.Promise(); }
+
+ protected:
+  void Execute() override {
+    for (auto& host : hosts_) {
+      if (std::string lost = Service::leave(host); !lost.empty()) lost_.push_back(std::move(lost));
+    }
+  }
+  void OnOK() override {
+    hosts_.clear();
+    auto lines = Napi::Array::New(Env(), lost_.size());
+    for (size_t i = 0; i < lost_.size(); i++)
+      lines.Set(static_cast<uint32_t>(i), Napi::String::New(Env(), lost_[i]));
+    done_.Resolve(lines);
+  }
+
+ private:
+  std::vector<std::shared_ptr<LibserviceHost>> hosts_;
+  std::vector<std::string> lost_;
+  Napi::Promise::Deferred done_;
+};
+
 class ServiceObject final : public Napi::ObjectWrap<ServiceObject> {
  public:
   static Napi::Function define(Napi::Env env) {
@@ -107,7 +135,10 @@ class ServiceObject final : public Napi::ObjectWrap<ServiceObject> {
   }
 
   Napi::Value remove_libservice(const Napi::CallbackInfo& info) {
-    return result(info, service_->remove_libservice(static_cast<uint32_t>(to_int(info[0]))));
+    std::shared_ptr<LibserviceHost> host;
+    if (Failure failure = service_->remove_libservice(static_cast<uint32_t>(to_int(info[0])), host))
+      return result(info, failure);
+    return leave(info, {std::move(host)});
   }
   Napi::Value remove_instance(const Napi::CallbackInfo& info) {
     return result(info, service_->remove_instance(static_cast<uint32_t>(to_int(info[0]))));
@@ -198,9 +229,13 @@ class ServiceObject final : public Napi::ObjectWrap<ServiceObject> {
     return out;
   }
 
-  Napi::Value stop(const Napi::CallbackInfo& info) {
-    service_->stop();
-    return info.Env().Undefined();
+  Napi::Value stop(const Napi::CallbackInfo& info) { return leave(info, service_->stop()); }
+
+  Napi::Value leave(const Napi::CallbackInfo& info, std::vector<std::shared_ptr<LibserviceHost>> hosts) {
+    auto* leaving = new Leaving(info.Env(), std::move(hosts));  // deletes itself when it is done
+    auto promise = leaving->promise();
+    leaving->Queue();
+    return promise;
   }
 
   Napi::ThreadSafeFunction events_;

@@ -199,10 +199,11 @@ Failure Service::add_libservice(const LibserviceSpec& spec, std::string& root) {
   return {};
 }
 
-Failure Service::remove_libservice(uint32_t id) {
+Failure Service::remove_libservice(uint32_t id, std::shared_ptr<LibserviceHost>& out) {
   auto it = libservices_.find(id);
   if (it == libservices_.end()) return {-ENOENT, "libservice " + std::to_string(id)};
   if (it->second->instances.load() != 0) return {-EBUSY, "libservice " + std::to_string(id)};
+  out = std::move(it->second);
   libservices_.erase(it);
   (void)keeper_.clear(scope_ + park_prefix(id));
   if (int err = keeper_.drop(scope_ + root_name(id))) return {err, "dropping " + root_name(id)};
@@ -351,11 +352,22 @@ Failure Service::set_read_only(uint32_t id, bool read_only) {
   return {};
 }
 
-void Service::stop() {
+std::vector<std::shared_ptr<LibserviceHost>> Service::stop() {
   if (watch_) watch_->stop();
   if (fast_) fast_->stop();
   if (workers_) workers_->stop();
-  for (auto& [id, host] : libservices_) host->libservice->leave();
+  std::vector<std::shared_ptr<LibserviceHost>> left;
+  for (auto& [id, host] : libservices_) left.push_back(host);
+  return left;
+}
+
+std::string Service::leave(const std::shared_ptr<LibserviceHost>& host) {
+  const bool answers = host->silent_since.load() == 0 && !host->released.load();
+  const int err = host->libservice->leave(answers);
+  if (err == -ETIMEDOUT) (void)new std::shared_ptr(host);  // its library is still at it, and calls back
+  if (err == 0 || !host->libservice->loses_unsynced()) return {};
+  return "libservice " + std::to_string(host->id) +
+         ": what was written and not synced may be lost: " + strerrordesc_np(-err);
 }
 
 }  // namespace poly

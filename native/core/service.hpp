@@ -66,7 +66,11 @@ class Service {
   [[nodiscard]] Failure start(const std::string& attach_socket);
   // `root`: of ceph, the directory that is its root (CephSettings::widen).
   [[nodiscard]] Failure add_libservice(const LibserviceSpec&, std::string& root);
-  [[nodiscard]] Failure remove_libservice(uint32_t id);
+  // What is in `out` still has to be left: leave().
+  [[nodiscard]] Failure remove_libservice(uint32_t id, std::shared_ptr<LibserviceHost>& out);
+  // Takes leave of a backend, in any thread; may take a minute. "", or one line of what may be lost. Then it
+  // is to be dropped where the service is used.
+  [[nodiscard]] static std::string leave(const std::shared_ptr<LibserviceHost>&);
   [[nodiscard]] Failure add_instance(const InstanceSpec&);
   // The mount must be gone, or is aborted by the keeper and this service closing its last fds.
   [[nodiscard]] Failure remove_instance(uint32_t id);
@@ -76,7 +80,8 @@ class Service {
   // `keeper` leads to one that took the place of a keeper that died: everything that must outlive this
   // service goes there.
   [[nodiscard]] Failure hand_over(Fd keeper);
-  void stop();
+  // Ends all threads. What it returns still has to be left: leave().
+  std::vector<std::shared_ptr<LibserviceHost>> stop();
 
   struct Served {
     std::unique_ptr<Instance> instance;

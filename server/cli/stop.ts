@@ -23,6 +23,7 @@ export const stopCommand: CommandModule<object, Arguments> = {
     }),
   handler: async (argv) => {
     const { ANSWER_MS, connectIfRunning } = await import('./client.ts');
+    const { LEAVE_MS } = await import('../native.ts');
     const { usage } = await import('./errors.ts');
     const { print } = await import('./output.ts');
     if (argv.lazy && argv['keep-mounts']) throw usage('stop: --lazy and --keep-mounts exclude each other');
@@ -34,7 +35,8 @@ export const stopCommand: CommandModule<object, Arguments> = {
     try {
       const { pid } = await polyd.request('status', {}, ANSWER_MS);
       if (!argv['keep-mounts']) await unmountAll(polyd, argv.lazy);
-      await polyd.request('stop', { mounts: argv['keep-mounts'] ? 'keep' : 'unmount' }, ANSWER_MS);
+      const params = { mounts: argv['keep-mounts'] ? 'keep' : 'unmount' } as const;
+      await polyd.request('stop', params, ANSWER_MS + LEAVE_MS);
       await ended(pid);
     } finally {
       polyd.end();

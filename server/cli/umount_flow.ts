@@ -7,7 +7,7 @@
 import { readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { errorCode } from '../errors.ts';
-import { native } from '../native.ts';
+import { LEAVE_MS, native } from '../native.ts';
 import { ANSWER_MS, connectIfRunning, type Polyd } from './client.ts';
 import { CliError, describe, exitCodes, mountFailure } from './errors.ts';
 import { fusermount } from './fusermount.ts';
@@ -70,7 +70,8 @@ async function waitGone(path: string, lazy: boolean, force: boolean, polyd: Poly
     return;
   }
   try {
-    await polyd.request('mount.gone', { path, timeoutMs: lazy ? LAZY_GONE_MS : GONE_MS }, ANSWER_MS);
+    const params = { path, timeoutMs: lazy ? LAZY_GONE_MS : GONE_MS };
+    await polyd.request('mount.gone', params, ANSWER_MS + LEAVE_MS);
   } catch (error) {
     if (errorCode(error) !== 'ETIMEDOUT') throw error;
     // Unmounted it is; another namespace, or files open since before `-l`, keep the file system itself alive.

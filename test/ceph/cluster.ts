@@ -64,6 +64,12 @@ export class Cluster {
     await script('kill', this.dir, daemon);
   }
 
+  /** Stops one (SIGSTOP) and lets it go on (SIGCONT), as if it were slow. */
+  async signal(daemon: Daemon, signal: 'SIGSTOP' | 'SIGCONT'): Promise<void> {
+    const daemons = await script('status', this.dir);
+    process.kill(Number(new RegExp(`^${daemon} (\\d+)$`, 'm').exec(daemons)?.[1]), signal);
+  }
+
   async start(daemon: Daemon): Promise<void> {
     await script('start', this.dir, daemon);
   }

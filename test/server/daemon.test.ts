@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fakeSite, isRunning, mount, status, until, type Site } from './helpers.ts';
 
@@ -207,6 +208,39 @@ test.serial('stop: "keep" leaves services, "unmount" needs no mounts and ends th
   await until('polyd ends', 3000, () => site.child?.exitCode === 0);
   await until('service ends', 3000, () => !isRunning(pid));
 });
+
+for (const how of ['alone in its service', 'beside another mount', 'stopped with the daemon']) {
+  test.serial(`a backend that takes its time to be left is given it (${how})`, async (t) => {
+    const { site, control } = fakeSite(t);
+    const client = await site.start();
+    const pool = how === 'beside another mount' ? { pool: 'p' } : {};
+    const { instance, service } = await mount(client, '/a', 'memory', pool);
+    if (pool.pool) t.is((await mount(client, '/b', 'memory', pool)).service, service);
+    const pid = (await status(client)).services[0]?.pid ?? 0;
+    writeFileSync(join(control, 'leave-ms'), '6000');
+    writeFileSync(join(control, 'lost'), 'something may be lost');
+    const begin = Date.now();
+    let left: Promise<unknown>;
+    if (how === 'stopped with the daemon') {
+      await client.request('mount.forget', { path: '/a' });
+      left = client.request('stop', { mounts: 'unmount' });
+    } else {
+      left = client.request('mount.gone', { path: '/a', timeoutMs: 3000 });
+      writeFileSync(join(control, `ended-${String(instance)}`), 'unmounted');
+    }
+    await sleep(1000);
+    t.deepEqual(
+      (await client.request('mount.list', {})).map(({ path }) => path),
+      pool.pool ? ['/b'] : [],
+    );
+    if (pool.pool) await mount(client, '/c', 'memory', pool);
+    await left;
+    t.true(Date.now() - begin >= 5900);
+    await until('what may be lost is told', 2000, () => site.log().includes('something may be lost'));
+    if (pool.pool) t.true(isRunning(pid));
+    else await until('the service ends', 3000, () => !isRunning(pid));
+  });
+}
 
 test.serial('a missing addon and a bad run directory are one line each', async (t) => {
   const { site } = fakeSite(t, { POLY_ADDON: '/nonexistent.node' });

@@ -102,6 +102,13 @@ class FakeKeeper {
   close() {}
 }
 
+/** Backends that take their time, and may lose something. */
+async function leave() {
+  await new Promise((resolve) => setTimeout(resolve, Number(controlFile('leave-ms') ?? 0)));
+  const lost = controlFile('lost');
+  return lost === undefined ? [] : [lost];
+}
+
 function createService({ onEvent }) {
   if (controlFile('crash-at-start') !== undefined) throw nativeError('EIO', 'createService');
   const libservices = new Set();
@@ -121,6 +128,7 @@ function createService({ onEvent }) {
     },
     removeLibservice(id) {
       if (!libservices.delete(id)) throw nativeError('ENOENT', 'removeLibservice');
+      return leave();
     },
     addInstance({ id, libservice }) {
       const code = controlFile(`fail-instance-${id}`);
@@ -148,7 +156,7 @@ function createService({ onEvent }) {
       }));
       return { threads: 0, threadsBusy: 0, requests: 0, instances: rows, clients: [] };
     },
-    stop() {},
+    stop: leave,
   };
 }
 

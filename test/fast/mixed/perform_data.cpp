@@ -75,8 +75,8 @@ int64_t Performer::transfer(const Request& r) {
   if (fstat(fd(r.slot), &st) != 0) return -errno;
   if (fstat(fd(r.slot2), &to) != 0) return -errno;
   if (r.operation == Operation::send && st.st_ino == to.st_ino) return 0;
-  // To copy nothing clears set-id bits on FUSE (__fuse_copy_file_range, fs/fuse/file.c), and on no other. Only of files:
-  // how long a directory is each filesystem decides.
+  // To copy nothing clears set-id bits on FUSE (__fuse_copy_file_range, fs/fuse/file.c), and on no other.
+  // Only of files: how long a directory is each filesystem decides.
   if (r.operation == Operation::copy_range && S_ISREG(st.st_mode) && r.offset >= st.st_size) return 0;
   int64_t done = 0;
   while (done < r.size) {
