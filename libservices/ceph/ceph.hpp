@@ -114,7 +114,7 @@ class Ceph final : public Libservice {
   }
   bool may_keep(File&) override;
   bool uncached(File& file) override { return static_cast<CephFile&>(file).uncached; }
-  int leave(bool patient) override { return client_.disconnect(patient); }
+  int leave(bool patient) override;
   bool loses_unsynced() const override { return settings_.write_back; }
   bool locks_below() const override { return true; }
   int lock(File&, uint64_t owner, const FileLock&) override;

@@ -17,11 +17,6 @@ namespace poly::ceph {
 namespace {
 
 constexpr const char* kMountTimeout = "8";  // seconds
-constexpr auto kAnswerTimeout = std::chrono::seconds(3);
-// To write back what the cache may hold (client_oc_max_dirty, 100 MB) takes a slow cluster so long; and a
-// change that is on its way already the MDS acknowledges with its next journal flush only (mds_tick_interval,
-// 5 s).
-constexpr auto kLeaveTimeout = std::chrono::seconds(60);
 
 // Asks the metadata server: it counts a directory's entries always (Client::_getxattr of 16.2).
 void ask(const Library& library, Mount mount) {
@@ -137,8 +132,9 @@ int Client::join(const CephSettings& s, Callbacks& callbacks, const std::string&
   return 0;
 }
 
-int Client::disconnect(bool patient) {
+int Client::disconnect(std::chrono::seconds answer, std::chrono::seconds end) {
   if (!mount_) return 0;
+  const auto begin = std::chrono::steady_clock::now();
   auto leaving = std::make_shared<Leaving>();
   auto answered = leaving->answered.get_future();
   auto left = leaving->left.get_future();
@@ -153,9 +149,8 @@ int Client::disconnect(bool patient) {
     (void)library->release(mount);
     leaving->left.set_value(err);
   }).detach();
-  if (answered.wait_for(kAnswerTimeout) != std::future_status::ready) return -ETIMEDOUT;
-  const auto limit = patient ? kLeaveTimeout : kAnswerTimeout;
-  return left.wait_for(limit) == std::future_status::ready ? left.get() : -ETIMEDOUT;
+  if (answered.wait_until(begin + answer) != std::future_status::ready) return -ETIMEDOUT;
+  return left.wait_until(begin + end) == std::future_status::ready ? left.get() : -ETIMEDOUT;
 }
 
 }  // namespace poly::ceph

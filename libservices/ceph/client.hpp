@@ -1,6 +1,7 @@
 // One connection to a Ceph filesystem: made from the settings, named by a uuid, ended in bounded time.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "libservices/ceph/library.hpp"
@@ -11,7 +12,7 @@ namespace poly::ceph {
 class Client {
  public:
   Client() = default;
-  ~Client() { (void)disconnect(false); }
+  ~Client() { (void)disconnect(kSoon, kSoon); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
@@ -19,11 +20,14 @@ class Client {
   // about kMountTimeout, but for a reclaim while there is no metadata server.
   // `root` is the directory that has become the client's.
   [[nodiscard]] int connect(const CephSettings&, Callbacks, std::string& root, std::string& what);
-  // Writes back and leaves the cluster. One that does not answer within kAnswerTimeout is left without its
-  // consent; so is one that does but has not let us go within kLeaveTimeout, or within kAnswerTimeout without
-  // `patient`. What the connection is made of then stays until the process ends. 0, or -errno of what was not
-  // written back (ETIMEDOUT when left without consent).
-  [[nodiscard]] int disconnect(bool patient);
+  // Of a cluster that takes no answer to be gone; and of one that has to write back what the cache may hold
+  // (client_oc_max_dirty, 100 MB) and is slow. A change that is on its way the MDS acknowledges with its next
+  // journal flush only (mds_tick_interval, 5 s).
+  static constexpr std::chrono::seconds kSoon{3}, kInTime{60};
+  // Writes back and leaves the cluster: without its consent when it has not answered after `answer`, or has
+  // not let us go after `end`. What the connection is made of then stays until the process ends. 0, or -errno
+  // of what was not written back (ETIMEDOUT when left without consent).
+  [[nodiscard]] int disconnect(std::chrono::seconds answer, std::chrono::seconds end);
 
   const Library* operator->() const { return library_; }
   const Library& library() const { return *library_; }

@@ -29,6 +29,12 @@ int Ceph::create(const CephSettings& settings, std::unique_ptr<Ceph>& out, std::
   return 0;
 }
 
+// Where there may be something to lose, silence is not yet taken for an end.
+int Ceph::leave(bool patient) {
+  const auto answer = patient && settings_.write_back ? Client::kInTime : Client::kSoon;
+  return client_.disconnect(answer, patient ? Client::kInTime : Client::kSoon);
+}
+
 int Ceph::root(const char* subdirectory, Entry& out) {
   Inode* in;
   if (int err = client_->ll_lookup_root(client_.mount(), &in)) return err;
