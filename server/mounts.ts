@@ -4,12 +4,12 @@
  * polyd never looks at a mount path in the filesystem: the service behind it might be dead, and the mount may be in
  * another mount namespace. Paths are text here; clients resolve them.
  */
-import { readFileSync } from 'node:fs';
 import type { Config } from './config.ts';
 import { errorCode, errorMessage, PolyError, withContext } from './errors.ts';
 import { fuseName } from './keeper.ts';
 import type { ManagedService } from './managed_service.ts';
 import { enterMount } from './mount_table.ts';
+import { readMountinfo } from './mountinfo.ts';
 import type { NativeMountTable, ServiceEvent } from './native.ts';
 import {
   answerFor,
@@ -369,10 +369,13 @@ export class Mounts {
    */
   sweepFailed(): void {
     if (this.failed.size === 0) return;
-    const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+    const lines = readMountinfo();
     for (const mount of [...this.failed.keys()]) {
-      const start = `${String(mount.mountId)} `;
-      const there = lines.some((line) => line.startsWith(start) && line.split(' ')[2] === mount.device);
+      const { path, mountId, device } = mount;
+      // The kernel gives ids and devices out again at once: what has both may be another mount.
+      const there = lines.some(
+        (line) => line.mountId === mountId && line.device === device && line.path === path,
+      );
       if (!there) this.drop(mount, 'unmounted');
     }
   }

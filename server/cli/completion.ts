@@ -1,7 +1,7 @@
 /** What the shell may complete beyond commands and options: mount points, and programs. */
 import { readdirSync } from 'node:fs';
 import { delimiter } from 'node:path';
-import { isPoly, readMountinfo } from './mountinfo.ts';
+import { isPoly, readMountinfo } from '../mountinfo.ts';
 
 type Done = (completions: string[]) => void;
 type Filter = (onCompleted?: (error: Error | null, defaults: string[] | undefined) => void) => void;

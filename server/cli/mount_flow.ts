@@ -16,7 +16,7 @@ import { ANSWER_MS, connectOrStart, type Polyd } from './client.ts';
 import { CliError, describe, exitCodes, mountFailure, usage } from './errors.ts';
 import { fusermount } from './fusermount.ts';
 import { Interruption } from './interrupt.ts';
-import { isPoly, mountAt } from './mountinfo.ts';
+import { isPoly, mountAt } from '../mountinfo.ts';
 
 export interface MountRequest {
   /** For messages: "poly" or "mount.poly". */

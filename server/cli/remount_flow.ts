@@ -8,7 +8,7 @@ import { parseSettings } from '../options.ts';
 import type { MountOptions } from '../protocol.ts';
 import { ANSWER_MS, type Polyd, withPolyd } from './client.ts';
 import { CliError, exitCodes, mountFailure } from './errors.ts';
-import { currentFlags, isPoly, type MountinfoLine } from './mountinfo.ts';
+import { currentFlags, isPoly, type MountinfoLine } from '../mountinfo.ts';
 import { findMount } from './umount_flow.ts';
 
 export interface RemountRequest {

@@ -11,7 +11,7 @@ import { LEAVE_MS, native } from '../native.ts';
 import { ANSWER_MS, connectIfRunning, type Polyd } from './client.ts';
 import { CliError, describe, exitCodes, mountFailure } from './errors.ts';
 import { fusermount } from './fusermount.ts';
-import { currentFlags, isPoly, type MountinfoLine, readMountinfo } from './mountinfo.ts';
+import { currentFlags, isPoly, type MountinfoLine, readMountinfo } from '../mountinfo.ts';
 
 export interface UmountRequest {
   program: string;

@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
-import { mountAt } from '../../server/cli/mountinfo.ts';
+import { mountAt } from '../../server/mountinfo.ts';
 import type { MountInfo, PrepareResult } from '../../server/protocol.ts';
 import {
   type Environment,

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { quantile } from '../../server/cli/histogram.ts';
-import { currentFlags, mountAt, parseMountinfo } from '../../server/cli/mountinfo.ts';
+import { currentFlags, mountAt, parseMountinfo } from '../../server/mountinfo.ts';
 import { mergedFlags } from '../../server/cli/remount_flow.ts';
 import { bytes, duration, printable, since, table } from '../../server/cli/output.ts';
 

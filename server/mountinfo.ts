@@ -3,7 +3,7 @@
  * anything, so it is safe where a mount's server is gone.
  */
 import { readFileSync } from 'node:fs';
-import type { MountFlags } from '../native.ts';
+import type { MountFlags } from './native.ts';
 
 export interface MountinfoLine {
   mountId: number;
