@@ -102,13 +102,14 @@ bool call_once(FrontDriver& driver, uint64_t number, uint32_t delay_ms = 0) {
   return right;
 }
 
-// A child process that attaches and runs `body`; its exit status.
+// A child process that attaches and runs `body`; its exit status. `stopped`: it stops itself before that.
 template <typename Body>
-pid_t start_client(const Rig& rig, Body body) {
+pid_t start_client(const Rig& rig, Body body, bool stopped = false) {
   pid_t pid = fork();
   REQUIRE(pid >= 0);
   if (pid != 0) return pid;
   REQUIRE(close_range(3, ~0u, 0) == 0);  // the service's sockets are not ours
+  if (stopped) (void)raise(SIGSTOP);
   static FrontDriver driver;
   if (driver.attach(rig.socket.c_str()) != 0) _exit(99);
   _exit(body(driver));
@@ -404,6 +405,10 @@ Fd lingering(Fd& peer) {
 // Whatever it is that a stranger sends, and however he leaves it: others are attached meanwhile.
 TEST(descriptors_that_do_not_close_hold_nobody_up) {
   Rig rig;
+  // Forked now: it must not come to hold what the service has received, and close that.
+  pid_t pid = start_client(
+      rig, [](FrontDriver& driver) { return call_once(driver, 1) ? 0 : 1; }, true);
+  REQUIRE(waitpid(pid, nullptr, WUNTRACED) == pid);
   AttachHello hello{kWireMagic, kWireAbi, AttachKind::kHello, 1, 0};
   std::vector<Fd> peers(4);
   for (size_t i = 0; i < peers.size(); i++) {
@@ -420,7 +425,7 @@ TEST(descriptors_that_do_not_close_hold_nobody_up) {
     }
   }
   const auto start = std::chrono::steady_clock::now();
-  pid_t pid = start_client(rig, [](FrontDriver& driver) { return call_once(driver, 1) ? 0 : 1; });
+  REQUIRE(kill(pid, SIGCONT) == 0);
   CHECK_EQ(wait_for(pid), 0);
   CHECK(std::chrono::steady_clock::now() - start < 2s);
 }
