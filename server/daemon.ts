@@ -21,6 +21,8 @@ import { Supervisor, type Context } from './supervisor.ts';
 
 const MAX_CONNECTIONS = 1024;
 const CHECK_MS = 2000;
+/** A killed service that does not say so must have a successor within a second. */
+const GONE_MS = 250;
 const STATS_TIMEOUT_MS = 2000;
 
 export interface DaemonOptions {
@@ -43,6 +45,7 @@ export class Daemon {
   /** Called when mounts come or go. */
   onChange: () => void = () => undefined;
   private checks: NodeJS.Timeout | undefined;
+  private goneChecks: NodeJS.Timeout | undefined;
   private watch: NativeMountWatch | undefined;
   /** Mounts that were out of lookups the last time, to be told once. */
   private hidden = 0;
@@ -131,6 +134,9 @@ export class Daemon {
       this.mounts.sweepFailed();
       this.mounts.sweepHung();
     }, CHECK_MS);
+    this.goneChecks = setInterval(() => {
+      this.supervisor.checkGone();
+    }, GONE_MS);
   }
 
   /** Others have mounted or unmounted something, or our mounts have changed: the fast path must look again. */
@@ -266,6 +272,7 @@ export class Daemon {
   /** Ends polyd's part; mounts, services and the keeper live on. */
   close(): void {
     clearInterval(this.checks);
+    clearInterval(this.goneChecks);
     this.watch?.close();
     this.mounts.close();
     this.server?.close();

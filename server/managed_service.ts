@@ -134,6 +134,15 @@ export class ManagedService {
       });
   }
 
+  /**
+   * Called often. Node tells of an end when all threads have ended; one of a killed process may wait in the kernel for an
+   * answer that only the successor can give (process.ts), and its sockets stay open as long.
+   */
+  checkGone(): void {
+    const { pid, startTime } = this.record;
+    if (pid > 0 && !isAlive(pid, startTime)) this.died(this.incarnation, 'killed');
+  }
+
   private setHung(hung: boolean): void {
     if (hung === this.hung) return;
     this.hung = hung;

@@ -4,11 +4,12 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** The fields of /proc/<pid>/stat after the command name (which may contain anything), from field 3 (state) on. */
-function statFields(pid: number): string[] | undefined {
+/** The fields of /proc/<pid>/stat, or of a thread's, from field 2 (the name, which may contain anything) on. */
+function statFields(process: string): string[] | undefined {
   try {
-    const text = readFileSync(`/proc/${String(pid)}/stat`, 'utf8');
-    return text.slice(text.lastIndexOf(')') + 2).split(' ');
+    const text = readFileSync(`/proc/${process}/stat`, 'utf8');
+    const nameEnd = text.lastIndexOf(')');
+    return [text.slice(text.indexOf('(') + 1, nameEnd), ...text.slice(nameEnd + 2).split(' ')];
   } catch {
     return undefined;
   }
@@ -16,15 +17,27 @@ function statFields(pid: number): string[] | undefined {
 
 /** Start time in clock ticks since boot (field 22), "" when there is no such process. */
 export function startTimeOf(pid: number): string {
-  return statFields(pid)?.[19] ?? '';
+  return statFields(String(pid))?.[20] ?? '';
 }
 
-function threadCount(pid: number): number {
+/**
+ * Threads of a killed process that its successor need not wait for: notifications wait in the kernel, where no signal
+ * reaches them, for locks that go when the successor answers (native/fuse/notifier.hpp).
+ */
+const NOTIFIER = 'poly-notifier';
+
+function hasOtherThreads(pid: number): boolean {
+  let threads: string[];
   try {
-    return readdirSync(`/proc/${String(pid)}/task`).length;
+    threads = readdirSync(`/proc/${String(pid)}/task`);
   } catch {
-    return 0;
+    return false;
   }
+  return threads.some((thread) => {
+    if (thread === String(pid)) return false;
+    const [name, state] = statFields(`${String(pid)}/task/${thread}`) ?? [];
+    return state !== undefined && state !== 'Z' && !(name === NOTIFIER && state === 'D');
+  });
 }
 
 /**
@@ -33,9 +46,9 @@ function threadCount(pid: number): number {
  */
 export function isAlive(pid: number, startTime: string): boolean {
   if (pid <= 0) return false;
-  const fields = statFields(pid);
-  if (fields?.[19] !== startTime) return false;
-  return fields[0] !== 'Z' || threadCount(pid) > 1;
+  const fields = statFields(String(pid));
+  if (fields?.[20] !== startTime) return false;
+  return fields[1] !== 'Z' || hasOtherThreads(pid);
 }
 
 /** Waits until the process is gone; false when it is still there after timeoutMs. */

@@ -116,6 +116,9 @@ export class Supervisor {
   private spawn({ id, poll }: ServiceRecord): ChildProcess {
     const { addon, keeper, dir } = this.context;
     const keeperFd = keeper.call((connection) => connection.scope(serviceScope(id)));
+    // A dead predecessor may listen there still (ManagedService.checkGone), and would not answer.
+    removeFile(dir.serviceSocket(id));
+    removeFile(dir.attachSocket(id));
     try {
       return spawnService({ id, dir, keeperFd, poll });
     } finally {
@@ -188,6 +191,10 @@ export class Supervisor {
   /** Asks those that run whether they still answer. */
   checkHung(): void {
     for (const service of this.all()) service.checkHung();
+  }
+
+  checkGone(): void {
+    for (const service of this.all()) service.checkGone();
   }
 
   info(): ServiceInfo[] {

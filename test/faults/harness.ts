@@ -8,6 +8,7 @@ import { constants, existsSync, readdirSync, readFileSync, readlinkSync } from '
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import test from 'ava';
 import type { StatsResult } from '../../server/protocol.ts';
 import { poly, run } from '../server/cli_harness.ts';
@@ -244,7 +245,7 @@ export async function assertNothingLeft(t: ExecutionContext, all: Mounts, before
   let used = await inUse(all.site);
   let now = await census(all);
   for (let tries = 0; tries < 50; tries++) {
-    if (JSON.stringify([used, now]) === JSON.stringify([nothing, before])) break;
+    if (isDeepStrictEqual([used, now], [nothing, before])) break;
     await sleep(100);
     used = await inUse(all.site);
     now = await census(all);
