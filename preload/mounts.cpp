@@ -280,10 +280,17 @@ Mount* known(uint64_t device, uint64_t mount_id) {
   return nullptr;
 }
 
+// The kernel answers what it is told, but does not keep a size that a notification has overtaken on its way
+// (fc->attr_version, fs/fuse/inode.c). Then it is asked once more.
 void refresh_size(int fd) {
-  struct statx st;
-  if (fd >= 0 && count_of_mounts.load(std::memory_order_relaxed) != 0)
-    (void)sys::statx(fd, "", AT_EMPTY_PATH, STATX_SIZE, &st);
+  if (fd < 0 || count_of_mounts.load(std::memory_order_relaxed) == 0) return;
+  constexpr int kTries = 8;
+  for (int i = 0; i < kTries; ++i) {
+    struct statx told, kept;
+    if (sys::statx(fd, "", AT_EMPTY_PATH, STATX_SIZE, &told) < 0) return;
+    if (sys::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &kept) < 0) return;
+    if (kept.stx_size == told.stx_size) return;
+  }
 }
 
 void open_controls() {

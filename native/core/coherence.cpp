@@ -289,7 +289,9 @@ void Dispatcher::writes_uncached(Instance& instance, const Request& request) {
 
 // The kernel fills pages of its cache before it sends them to us, and leaves them unlocked. When they go
 // meanwhile, because a notification or an unexpected size drops them, a reader may bring back what was there
-// before; so where that may have happened they go once more.
+// before; so where that may have happened they go once more. Before the answer, for the kernel ignores a size
+// that a notification has overtaken (fc->attr_version, fs/fuse/inode.c), and the writer may ask for it next.
+// Not so appends: an answer that is late may be lost with its service, and an append must not be done twice.
 void Dispatcher::wrote(Instance& instance, const Request& request, const Reply& reply, bool cached) {
   view_.size_grown(request.node, request.offset + reply.value);
   if (!cached) return writes_uncached(instance, request);
@@ -298,8 +300,11 @@ void Dispatcher::wrote(Instance& instance, const Request& request, const Reply& 
   if (!n) return;
   if (reply.end == request.offset + reply.value) view_.size_written(request.node, reply.end);
   if (n->uncached_change.load() + kUnsettled > coarse_ns() && instance.invalidator) {
-    instance.invalidator->invalidate_node(request.node, static_cast<int64_t>(request.offset),
-                                          static_cast<int64_t>(reply.value), nullptr);
+    const auto offset = static_cast<int64_t>(request.offset), length = static_cast<int64_t>(reply.value);
+    if (request.flags & O_APPEND)
+      instance.invalidator->invalidate_node(request.node, offset, length, nullptr);
+    else
+      instance.invalidator->invalidate_written(request.node, offset, length);
   }
 }
 

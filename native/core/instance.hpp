@@ -23,6 +23,9 @@ class Invalidator {
   virtual ~Invalidator() = default;
   // offset -1: attributes only; length 0: to the end.
   virtual void invalidate_node(uint64_t node, int64_t offset, int64_t length, const TicketRef&) = 0;
+  // Of what a kernel has written, before it is told so: its pages may be locked until then. When this returns
+  // the kernel has marked the node, unless it took long.
+  virtual void invalidate_written(uint64_t node, int64_t offset, int64_t length) = 0;
   virtual void invalidate_entry(uint64_t parent, std::string_view name, const TicketRef&) = 0;
   // The name is gone, and with it, where the kernel knows it, `child` (0: not known): inotify watchers are
   // told too.

@@ -92,6 +92,11 @@ void Connection::invalidate_node(uint64_t node, int64_t offset, int64_t length, 
   notifier_.post(*this, &message, sizeof message, Notifier::Waits::kForPages, ticket);
 }
 
+void Connection::invalidate_written(uint64_t node, int64_t offset, int64_t length) {
+  auto message = invalidate_message(node_out(node), offset, length);
+  notifier_.send_apart(*this, &message, sizeof message);
+}
+
 int Connection::send_after_pages(uint64_t node, uint64_t offset, size_t queue, const void* message,
                                  size_t size) {
   const auto drop = invalidate_message(node_out(node), static_cast<int64_t>(offset), 0);

@@ -49,6 +49,7 @@ class Connection final : public Invalidator, public LockCompletion {
                                      size_t size);
 
   void invalidate_node(uint64_t node, int64_t offset, int64_t length, const TicketRef&) override;
+  void invalidate_written(uint64_t node, int64_t offset, int64_t length) override;
   void invalidate_entry(uint64_t parent, std::string_view name, const TicketRef&) override;
   void delete_entry(uint64_t parent, uint64_t child, std::string_view name, const TicketRef&) override;
   void wait_for_lookups(uint64_t directory, const TicketRef&) override;

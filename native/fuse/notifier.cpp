@@ -27,6 +27,18 @@ void Notifier::post(Connection& connection, const void* message, size_t size, Wa
   put(connection, lanes_[&connection], {0, {bytes, bytes + size}, waits, ticket});
 }
 
+void Notifier::send_apart(Connection& connection, const void* message, size_t size) {
+  auto bytes = static_cast<const std::byte*>(message);
+  const auto begun = std::make_shared<Ticket>(), out = std::make_shared<Ticket>();
+  {
+    std::lock_guard guard(lock_);
+    lanes_[&connection];  // forget() looks there
+    apart_.push_back({&connection, {bytes, bytes + size}, begun, out});
+    wake_one();
+  }
+  if (begun->wait(kApart)) (void)out->wait(kInKernel);
+}
+
 bool Notifier::post_before_reply(Connection& connection, std::span<const std::byte> message, size_t queue,
                                  std::span<const std::byte> reply) {
   std::lock_guard guard(lock_);
@@ -53,7 +65,13 @@ void Notifier::put(Connection& connection, Lane& lane, Item item) {
   if (lane.sending || lane.ready) return;
   lane.ready = true;
   ready_.push_back(&connection);
-  if (idle_ < ready_.size() && threads_.size() < kThreads) threads_.emplace_back([this] { run(); });
+  wake_one();
+}
+
+// Caller holds lock_.
+void Notifier::wake_one() {
+  if (idle_ < ready_.size() + apart_.size() && threads_.size() < kThreads)
+    threads_.emplace_back([this] { run(); });
   work_.notify_one();
 }
 
@@ -66,7 +84,8 @@ void Notifier::forget(Connection& connection) {
     sent_.wait(guard, [&] {
       std::ranges::move(it->second.items, std::back_inserter(never));
       it->second.items.clear();
-      return !it->second.sending;
+      std::erase_if(apart_, [&](const Apart& apart) { return apart.connection == &connection; });
+      return !it->second.sending && it->second.sending_apart == 0;
     });
     std::erase(ready_, &connection);
     lanes_.erase(it);
@@ -78,9 +97,24 @@ void Notifier::forget(Connection& connection) {
 
 size_t Notifier::waiting() {
   std::lock_guard guard(lock_);
-  size_t n = 0;
-  for (auto& [connection, lane] : lanes_) n += lane.items.size() + lane.sending;
+  size_t n = apart_.size();
+  for (auto& [connection, lane] : lanes_) n += lane.items.size() + lane.sending + lane.sending_apart;
   return n;
+}
+
+// Caller holds lock_, and again afterwards.
+void Notifier::run_apart(std::unique_lock<std::mutex>& guard) {
+  const Apart apart = std::move(apart_.front());
+  apart_.pop_front();
+  Lane& lane = lanes_.at(apart.connection);
+  lane.sending_apart++;  // forget() waits
+  guard.unlock();
+  apart.begun->done();
+  (void)apart.connection->send(0, apart.message.data(), apart.message.size());  // as in run()
+  apart.out->done();
+  guard.lock();
+  lane.sending_apart--;
+  sent_.notify_all();
 }
 
 void Notifier::run() {
@@ -88,9 +122,13 @@ void Notifier::run() {
   std::unique_lock guard(lock_);
   for (;;) {
     idle_++;
-    work_.wait(guard, [&] { return stopping_ || !ready_.empty(); });
+    work_.wait(guard, [&] { return stopping_ || !ready_.empty() || !apart_.empty(); });
     idle_--;
     if (stopping_) return;
+    if (!apart_.empty()) {
+      run_apart(guard);
+      continue;
+    }
     Connection& connection = *ready_.front();
     ready_.pop_front();
     Lane& lane = lanes_.at(&connection);

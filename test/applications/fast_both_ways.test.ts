@@ -1,6 +1,6 @@
 /** Programs with the preload library and programs without it on the same files, at the same time. */
 import type { ExecutionContext } from 'ava';
-import { chownSync, mkdirSync } from 'node:fs';
+import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { poly as polyProgram, root } from '../server/cli_harness.ts';
 import { applicationTest, full, isRoot, type Place } from './place.ts';
@@ -50,6 +50,60 @@ const asUser = { files: [MIXED], programs: ['setpriv'], root: true, minutes: 8, 
 applicationTest('both ways, random operations of an ordinary user', asUser, async (t, place) => {
   await mixed(t, place, `setpriv --reuid ${String(NOBODY)} --regid ${String(NOBODY)} --clear-groups`);
 });
+
+/** One writes the file longer, by the fast path; the other reads and writes inside, through the kernel, and then all of it. */
+const GROWS = `
+import os, random, subprocess, sys
+seed, rounds, *under = sys.argv[1:]
+random.seed(int(seed))
+fd = os.open('f', os.O_CREAT | os.O_RDWR, 0o644)
+GROW = """
+import os, sys
+fd = os.open('f', os.O_RDWR)
+for line in sys.stdin:
+    offset, size = map(int, line.split())
+    os.pwrite(fd, b'g' * size, offset)
+    print('grown', flush=True)
+"""
+other = subprocess.Popen([*under, sys.executable, '-c', GROW], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+model, short, wrong = bytearray(), 0, 0
+for i in range(int(rounds)):
+    if i % 50 == 49:
+        os.ftruncate(fd, 0)
+        model.clear()
+    more = random.randint(1, 3000)
+    print(len(model), more, file=other.stdin, flush=True)
+    assert other.stdout.readline() == 'grown\\n'
+    model += b'g' * more
+    for j in range(random.randint(0, 3)):
+        at = random.randrange(len(model))
+        size = min(random.randint(1, 5000), len(model) - at)
+        if random.random() < 0.5:
+            os.pwrite(fd, b'w' * size, at)
+            model[at:at + size] = b'w' * size
+        else:
+            wrong += os.pread(fd, size, at) != model[at:at + size]
+    found = os.pread(fd, len(model) + 1, 0)
+    short += len(found) < len(model)
+    wrong += found != model
+print('seed', seed, 'short', short, 'wrong', wrong)
+other.stdin.close()
+other.wait()
+`;
+
+applicationTest(
+  'both ways, a file that one makes longer and the other writes inside',
+  { programs: ['python3'] },
+  async (t, place) => {
+    const seed = process.env['POLY_SEED'] ?? String(Math.trunc(Math.random() * 1e9));
+    writeFileSync(join(place.outside, 'grows.py'), GROWS);
+    const outcome = await place.runBoth(
+      `python3 "$OUTSIDE/grows.py" ${seed} ${full ? '8000' : '2000'} "${process.execPath}" "${polyProgram}" run --`,
+    );
+    t.is(outcome.output.trim(), `seed ${seed} short 0 wrong 0`);
+    t.true(outcome.counts.served > 1000);
+  },
+);
 
 /** Each in a directory of its own, on one instance. */
 const quickAreas = [

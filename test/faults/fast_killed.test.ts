@@ -58,14 +58,13 @@ async function killServices(
   return done;
 }
 
-async function servicesKilled(t: ExecutionContext, kills: number, only?: string): Promise<void> {
+async function servicesKilled(t: ExecutionContext, kills: number): Promise<void> {
   t.timeout(kills * 4000 + 120_000);
   const all = await bothMounts(t);
   // Each has a predecessor from the beginning, so that what a successor holds anyway is no leak.
   for (const { service } of all.mounts) await killAndWait(await runningService(all.client, service));
   const before = await census(all);
-  const options = { seconds: 3600, fast: all.site, ...(only !== undefined && { only }) };
-  const workloads = all.mounts.map(({ path }) => new Workload(t, path, options));
+  const workloads = all.mounts.map(({ path }) => new Workload(t, path, { seconds: 3600, fast: all.site }));
   await untilAttached(all);
   const done = await Promise.all(
     all.mounts.map((mount, i) => killServices(all, mount, kills, workloads[i] as Workload)),
@@ -127,16 +126,10 @@ real('a forked program finds the service that its parent has not found', async (
   }
 });
 
-// Not `tree`, which writes and reads one file by descriptors of the library's and of the kernel's in turn: a kernel that
-// writes inside a file that is longer than it knows, and then reads across the end it believes in, may stop there (README,
-// Limits), with deaths and without.
-const COHERENT = 'append,locks,counter,victims,readdir,removed';
-
 real('2 x 20 programs under poly run killed', (t) => clientsKilled(t, 20));
-real('2 x 8 kills of the services of programs under poly run', (t) => servicesKilled(t, 8, COHERENT));
-real('2 x 60 kills of the services of programs under poly run', (t) => servicesKilled(t, 60, COHERENT), {
+real('2 x 8 kills of the services of programs under poly run', (t) => servicesKilled(t, 8));
+real('2 x 60 kills of the services of programs under poly run', (t) => servicesKilled(t, 60), {
   only: full,
 });
-real('2 x 8 kills, all areas', (t) => servicesKilled(t, 8), storms);
 real('2 x 250 kills of the services of programs under poly run', (t) => servicesKilled(t, 250), storms);
 real('2 x 250 programs under poly run killed', (t) => clientsKilled(t, 250), storms);

@@ -18,6 +18,9 @@ class Ear final : public Invalidator {
   void invalidate_node(uint64_t node, int64_t offset, int64_t length, const TicketRef&) override {
     said("node " + std::to_string(node) + " " + std::to_string(offset) + " " + std::to_string(length));
   }
+  void invalidate_written(uint64_t node, int64_t offset, int64_t length) override {
+    invalidate_node(node, offset, length, nullptr);
+  }
   void invalidate_entry(uint64_t parent, std::string_view name, const TicketRef&) override {
     said("entry " + std::to_string(parent) + " " + std::string(name));
   }

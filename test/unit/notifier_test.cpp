@@ -126,11 +126,25 @@ TEST(a_reply_comes_behind_what_was_posted_before_it) {
   for (int64_t expected : {1, 2, -2, 3}) CHECK_EQ(kernels[0].next(), expected);
 }
 
+TEST(messages_posted_apart_go_out_beside_the_others) {
+  Kernels kernels;
+  kernels[0].fill();
+  kernels[0].post(1);
+  kernels[0].post(2);
+  kernels[0].connection->invalidate_written(7, 3, 0);  // does not wait for room
+  CHECK_EQ(kernels.notifier.waiting(), 3);
+  kernels[0].drain();
+  int64_t sum = 0;
+  for (int i = 0; i < 3; i++) sum += int64_t{1} << kernels[0].next();
+  CHECK_EQ(sum, 2 + 4 + 8);
+}
+
 TEST(what_is_forgotten_is_over) {
   Kernels kernels;
   kernels[0].fill();
   auto ticket = std::make_shared<Ticket>();
   for (int64_t i = 0; i < 5; i++) kernels[0].post(i, ticket);
+  for (int64_t i = 0; i < 5; i++) kernels[0].connection->invalidate_written(7, i, 0);
   ticket->done();
   CHECK(!ticket->wait(10ms));
   kernels[0].here.reset();  // unmounted
