@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "preload/directory_streams.hpp"
 #include "preload/open_file.hpp"
 
 namespace poly {
@@ -18,6 +19,7 @@ struct Arena {
   std::atomic<uint32_t> descriptors[kMaxFd];  // fd_table.hpp
   std::atomic<uint32_t> foreign[kMaxFd];      // directories.cpp
   OpenFile files[kMaxFiles];                  // open_file.cpp
+  DirectoryStreams streams;                   // directory_streams.cpp
 
   // False: no memory.
   [[nodiscard]] static bool make();

@@ -64,22 +64,6 @@ ssize_t path_of(int fd, char (&out)[4096]) {
   return size;
 }
 
-// Opens the directory at the service; null when it is another one by now, or the kernel's.
-FileRef open_at_service(const Place& place, uint64_t inode) {
-  FileRef file = open_files::make();
-  if (!file) {
-    count(Decline::no_room);
-    return {};
-  }
-  Call call(place, Op::opendir);
-  if (!call || call.run() != 0) return {};
-  file->mount = place.mount;
-  file->handle = call.answer().file;
-  file->inode = call.answer().attr.stx_ino;
-  file->directory = true;
-  return file->inode == inode ? static_cast<FileRef&&>(file) : FileRef();
-}
-
 FileRef find_by_path(int fd, uint64_t device, uint64_t mount_id, uint64_t inode, bool& ours) {
   char path[4096];
   ours = false;
@@ -89,12 +73,31 @@ FileRef find_by_path(int fd, uint64_t device, uint64_t mount_id, uint64_t inode,
   if (!ours) return {};
   FileRef file = cached(*place.mount, inode);
   if (file) return file;
-  file = open_at_service(place, inode);
-  if (file) keep(file);
+  // When it is another one by now, it is the kernel's.
+  if (open(place, 0, file) != 0 || file->inode != inode) return {};
+  keep(file);
   return file;
 }
 
 }  // namespace
+
+long open(const Place& place, uint32_t flags, FileRef& out) {
+  FileRef file = open_files::make();
+  if (!file) {
+    count(Decline::no_room);
+    return kDeclined;
+  }
+  Call call(place, Op::opendir);
+  if (!call) return kDeclined;
+  call->flags = flags;
+  if (const long result = call.run(); result != 0) return result;
+  file->mount = place.mount;
+  file->handle = call.answer().file;
+  file->inode = call.answer().attr.stx_ino;
+  file->directory = true;
+  out = static_cast<FileRef&&>(file);
+  return 0;
+}
 
 bool is_foreign(int fd) {
   const auto generation = static_cast<uint32_t>(mounts::generation());

@@ -6,8 +6,13 @@
 
 #include "preload/mounts.hpp"
 #include "preload/open_file.hpp"
+#include "preload/paths.hpp"
 
 namespace poly::directories {
+
+// A new handle. `flags`: O_DIRECTORY, it is to be read; 0: relative paths begin there. 0, -errno or
+// kDeclined.
+[[nodiscard]] long open(const Place& place, uint32_t flags, FileRef& out);
 
 // The handle that stands for the kernel's directory `fd` (or AT_FDCWD), and its mount; null: the kernel's.
 [[nodiscard]] FileRef handle_of(int fd);

@@ -146,11 +146,6 @@ POLY_HOOK FILE* freopen(const char* path, const char* mode, FILE* stream) {
   return real::freopen(path, mode, stream);
 }
 
-POLY_HOOK DIR* opendir(const char* path) {
-  let_go_named(path);
-  return left_to_kernel([&] { return real::opendir(path); });
-}
-
 POLY_HOOK int vdprintf(int fd, const char* format, va_list list) {
   POLY_ESCAPE(int, fd);
   return real::vdprintf(fd, format, list);

@@ -8,6 +8,7 @@
 
 #include "preload/counters.hpp"
 #include "preload/directories.hpp"
+#include "preload/directory_streams.hpp"
 #include "preload/fd_table.hpp"
 #include "preload/mounts.hpp"
 #include "preload/posix_locks.hpp"
@@ -148,6 +149,7 @@ void forget_parent() {
   forget_thread_id();
   fds::forget_all();
   directories::forget_all();
+  streams::forget_all();
   open_files::forget_all();
   mounts::forget_all();
   sessions::forget_all();

@@ -77,9 +77,11 @@ int io_uring_queue_init_mem(unsigned entries, void* ring, void* parameters, void
   /* hooks_names.cpp */                                                                                      \
   X(mkdir) X(mkdirat) X(mknod) X(mknodat) X(mkfifo) X(mkfifoat) X(unlink) X(unlinkat) X(rmdir) X(remove)     \
   X(rename) X(renameat) X(renameat2) X(link) X(linkat) X(symlink) X(symlinkat) X(readlink) X(readlinkat)     \
+  /* hooks_directories.cpp */                                                                                \
+  X(opendir) X(fdopendir) X(readdir) X(readdir_r) X(closedir) X(rewinddir) X(seekdir) X(telldir) X(dirfd)     \
   /* hooks_escapes.cpp: an open file leaves the library's hands */                                           \
   X(mmap) X(sendfile) X(splice) X(tee) X(vmsplice) X(sendmsg) X(sendmmsg) X(epoll_ctl) X(fanotify_mark)      \
-  X(fdopen) X(vdprintf) X(__vdprintf_chk) X(fopen) X(freopen) X(opendir) X(aio_read) X(aio_write) X(aio_fsync) X(lio_listio)   \
+  X(fdopen) X(vdprintf) X(__vdprintf_chk) X(fopen) X(freopen) X(aio_read) X(aio_write) X(aio_fsync) X(lio_listio)   \
   X(syncfs) X(fpathconf) X(name_to_handle_at) X(open_by_handle_at) X(backtrace_symbols_fd) X(login_tty)      \
   X(io_setup) X(io_queue_init) X(io_uring_setup) X(io_uring_queue_init) X(io_uring_queue_init_params)        \
   X(io_uring_queue_init_mem) X(syscall)                                                                      \
@@ -92,11 +94,12 @@ int io_uring_queue_init_mem(unsigned entries, void* ring, void* parameters, void
   X(initgroups) X(setfsuid) X(setfsgid) X(capset)
 
 // Not hooked, because the kernel's answer is right without help:
-//   opendir's descendants, scandir, fts, ftw, glob, getdents, getcwd, realpath, mkstemp and its kind, dlopen,
-//   shm_open, tmpfile, ftok, pathconf: by path, through FUSE; they never see one of the library's descriptors.
+//   scandir, fts, ftw, glob, getdents, getcwd, realpath, mkstemp and its kind, dlopen, shm_open, tmpfile, ftok,
+//   pathconf: by path or on the kernel's directories, through FUSE; they never see one of the library's
+//   descriptors or streams.
 //   poll, select: a placeholder is a regular file that is always ready, like the file it stands for.
 //   isatty, tcgetattr, ttyname: ENOTTY, as of the file. isfdtype: a regular file. signalfd, timerfd: EINVAL.
-//   fdopendir, fchdir: ENOTDIR, as of a regular file. Only regular files are opened by the library.
+//   fchdir: ENOTDIR, as of a regular file. Only regular files get the library's descriptors.
 //   daemon, forkpty: fork inside libc, whose handlers run (pthread_atfork). acct, swapon, quotactl: by path.
 //   sync: what the library has written is in the service already.
 //   pidfd_getfd, process_vm_*: of another process; it gets a placeholder that fails, or memory.

@@ -56,14 +56,15 @@ int Dispatcher::op_open(Instance& instance, Request& request, Reply& reply) {
   return open_node(instance, request, reply, static_cast<int>(request.flags) & ~(O_CREAT | O_EXCL), false);
 }
 
-// A client's directory handle stands for a place to begin walks at: nothing is opened in the libservice.
+// A client's directory handle stands for a place to begin walks at: nothing is opened in the libservice
+// before it is read. Flags with O_PATH: it is not to be read.
 int Dispatcher::open_place(Instance& instance, Request& request, Reply& reply) {
   Ref<Node> n;
   if (int err = first_node(instance, request, n)) return err;
   undo_unanswered(instance, request);
   uint64_t id;
   if (int err = hold(instance, request, *n, id)) return err;
-  int err = register_file(instance, request, id, O_RDONLY | O_DIRECTORY, true, nullptr, reply.file);
+  int err = register_file(instance, request, id, request.flags, true, nullptr, reply.file);
   if (err) nodes_.forget(instance.id, id, 1);
   return err;
 }

@@ -29,6 +29,7 @@ constexpr auto make_table() {
   serve(Op::fsync, call_fsync);
   serve(Op::release, call_release);
   serve(Op::opendir, call_opendir);
+  serve(Op::readdir, call_readdir);
   serve(Op::releasedir, call_release);
   serve(Op::setxattr, call_setxattr);
   serve(Op::getxattr, call_getxattr);

@@ -125,5 +125,6 @@ int32_t call_fsync(FastCall&);
 int32_t call_fallocate(FastCall&);
 int32_t call_lseek(FastCall&);
 int32_t call_copy_file_range(FastCall&);
+int32_t call_readdir(FastCall&);
 
 }  // namespace poly

@@ -1,4 +1,5 @@
 // Calls on open files, by handle.
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 
@@ -22,6 +23,33 @@ bool in_range(uint64_t offset, uint64_t size) {
 bool opened(const FastCall& c) {
   return c.by_handle() && !c.file.directory;
 }
+
+// Puts entries together as getdents64(2) does. They are written once and not read again: the client may
+// change them meanwhile.
+class Packer final : public EntrySink {
+ public:
+  explicit Packer(std::span<std::byte> room) : room_(room) {}
+  bool fits(size_t name_size) const override { return record_size(name_size) <= room_.size() - used_; }
+  void add(const DirEntry& from, const EntryReply*) override {
+    dirent64 entry;
+    entry.d_ino = from.ino;
+    entry.d_off = static_cast<off64_t>(from.next);
+    entry.d_reclen = static_cast<uint16_t>(record_size(from.name.size()));
+    entry.d_type = static_cast<uint8_t>(from.type);
+    std::byte* at = room_.data() + used_;
+    std::memcpy(at, &entry, kHeader);
+    std::memset(at + kHeader, 0, entry.d_reclen - kHeader);
+    std::memcpy(at + kHeader, from.name.data(), from.name.size());
+    used_ += entry.d_reclen;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  static constexpr size_t kHeader = offsetof(dirent64, d_name);
+  static size_t record_size(size_t name_size) { return (kHeader + name_size + 1 + 7) & ~size_t{7}; }
+  const std::span<std::byte> room_;
+  size_t used_ = 0;
+};
 
 }  // namespace
 
@@ -108,6 +136,19 @@ int32_t call_copy_file_range(FastCall& c) {
   if (err == -EXDEV || err == -EOPNOTSUPP || err == -ENOSYS) return kDeclined;
   c.answer.value = c.reply.value;
   return err;
+}
+
+// A directory of which only names were to be looked up is the kernel's to read.
+int32_t call_readdir(FastCall& c) {
+  if (!c.by_handle() || !c.file.directory) return -ENOTDIR;
+  if (c.file.flags & O_PATH) return kDeclined;
+  if (c.call.size < sizeof(dirent64) || c.call.size > c.data.size()) return -EINVAL;
+  Packer packer(c.data.first(c.call.size));
+  c.request.offset = c.call.offset;
+  c.reply.sink = &packer;
+  if (int32_t err = c.perform(Op::readdir)) return err;
+  c.answer.value = packer.used();
+  return 0;
 }
 
 }  // namespace poly

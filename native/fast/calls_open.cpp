@@ -1,5 +1,5 @@
 // Opening: open(2) as fs/namei.c does it (Linux 6.18: open_last_lookups, lookup_open, do_open), for regular
-// files; and directory handles, which are for walking only.
+// files; and directory handles, which are for walking, and for reading where the opener may.
 #include <fcntl.h>
 
 #include "native/fast/calls.hpp"
@@ -106,12 +106,16 @@ int32_t call_open(FastCall& c) {
   return result;
 }
 
+// O_DIRECTORY among the flags: to be read, so that who may not is told.
 int32_t call_opendir(FastCall& c) {
   Entry entry;
   if (int32_t err = c.find(entry)) return err;
   if (!S_ISDIR(entry.attr.stx_mode)) return -ENOTDIR;
+  const int unreadable = c.permissions().may(*entry.node, entry.attr, kMayRead);
+  if (unreadable && (c.call.flags & O_DIRECTORY)) return unreadable;
   if (!c.count_file()) return kDeclined;
   c.request.at = entry.node.get();
+  c.request.flags = O_RDONLY | O_DIRECTORY | (unreadable ? O_PATH : 0);
   c.request.client = c.client.key;
   if (int32_t err = c.perform(Op::opendir)) {
     c.client.open_files.fetch_sub(1, std::memory_order_relaxed);

@@ -1,5 +1,7 @@
 // opendir(3), readdir(3), telldir(3) and friends.
 #include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <map>
@@ -256,6 +258,78 @@ CASE(readdir, descriptor_offset_restarts_listing) {
   EQ(OK(lseek(dirfd(dir.get()), 0, SEEK_SET)), 0);
   rewinddir(dir.get());
   EQ(rest(dir).size(), 32u);
+}
+
+CASE(readdir, descriptor_of_a_stream) {
+  CHECK(make_files("f", 3));
+  Dir dir = open_dir(".");
+  (void)next_name(dir);
+  const int fd = OK(dirfd(dir.get()));
+  EQ(OK(fcntl(fd, F_GETFD)), FD_CLOEXEC);
+  EQ(OK(fcntl(fd, F_GETFL)) & (O_ACCMODE | O_DIRECTORY), O_RDONLY | O_DIRECTORY);
+  struct stat by_fd {
+  }, by_name{};
+  OK(fstat(fd, &by_fd));
+  OK(stat(".", &by_name));
+  CHECK(by_fd.st_ino == by_name.st_ino && by_fd.st_dev == by_name.st_dev);
+  OK(openat(fd, "f0", O_RDONLY));
+  EQ(rest(dir).size(), 4u);
+  EQ(OK(dirfd(dir.get())) == fd, true);
+  dir.reset();
+  FAILS(EBADF, fcntl(fd, F_GETFD));
+}
+
+// Who has a duplicate of the descriptor finds it where the stream left it.
+CASE(readdir, descriptor_at_the_end) {
+  CHECK(make_files("f", 20));
+  const Fd fd = OK(open(".", O_RDONLY | O_DIRECTORY));
+  const auto listed = [&fd] { return rest(Dir(fdopendir(dup(fd)))).size(); };
+  EQ(listed(), 22u);
+  EQ(listed(), 0u);
+  OK(lseek(fd, 0, SEEK_SET));
+  EQ(listed(), 22u);
+  Dir again(fdopendir(dup(fd)));
+  rewinddir(again.get());
+  again.reset();
+  EQ(listed(), 22u);
+}
+
+CASE(readdir, streams_go_on_in_a_forked_child) {
+  CHECK(make_files("stay_" + std::string(100, 'x'), 1000));
+  const Dir dir = open_dir(".");
+  std::vector<std::string> seen;
+  for (int i = 0; i < 100; ++i) seen.push_back(next_name(dir));
+  OK(make_dir("elsewhere"));
+  in_child([&] {
+    OK(chdir("elsewhere"));
+    std::vector<std::string> all = seen;
+    for (const std::string& name : rest(dir)) all.push_back(name);
+    EQ(wrongly_seen(all, "stay_" + std::string(100, 'x'), 1000), "");
+    EQ(OK(closedir(const_cast<DIR*>(dir.get()))), 0);
+  });
+}
+
+CASE(readdir, directory_moves_while_reading) {
+  OK(make_dir("d"));
+  CHECK(make_files("d/stay_" + std::string(100, 'x'), 1000));
+  const Dir dir = open_dir("d");
+  std::vector<std::string> seen{next_name(dir)};
+  OK(rename("d", "e"));
+  OK(make_dir("d"));
+  for (const std::string& name : rest(dir)) seen.push_back(name);
+  EQ(wrongly_seen(seen, "stay_" + std::string(100, 'x'), 1000), "");
+  rewinddir(dir.get());
+  EQ(rest(dir).size(), 1002u);
+}
+
+// More than a process would have open, to any depth.
+CASE(readdir, four_hundred_streams) {
+  CHECK(make_files("f", 5));
+  std::vector<Dir> open;
+  for (int i = 0; i < 400; ++i) open.push_back(open_dir("."));
+  size_t wrong = 0;
+  for (const Dir& dir : open) wrong += !dir || rest(dir).size() != 7;
+  EQ(wrong, 0u);
 }
 
 CASE(readdir, errors) {
