@@ -101,6 +101,8 @@ free_ports() {
 }
 
 configure() {
+  local lease_ratio=.2
+  [ "$store" != memstore ] || lease_ratio=15  # its OSD is not restarted
   cat >"$dir/ceph.conf" <<END
 [global]
 fsid = $fsid
@@ -133,9 +135,10 @@ osd pool default pg num = 8
 osd pool default pgp num = 8
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
-# A restarted OSD serves again once its predecessor's read lease has run out: grace times ratio.
+# A restarted OSD serves again once its predecessor's read lease has run out: grace times ratio. One that was stopped
+# (SIGSTOP) for longer than its lease may never serve again, of a pool with one copy (16.2).
 osd heartbeat grace = 4
-osd pool default read lease ratio = .2
+osd pool default read lease ratio = $lease_ratio
 [client]
 keyring = $dir/ceph.\$name.keyring
 log file = /dev/null
