@@ -67,6 +67,8 @@ export class Mounts {
   /** Mounts nobody can serve any more, with the reason. */
   private readonly failed = new Map<MountRecord, string>();
   private waiters: Waiter[] = [];
+  /** By path: that the backend of a mount which is gone has been left. */
+  private readonly releasing = new Map<string, Promise<void>>();
   /** Called when mounts come, go or change. */
   onChange: () => void = () => undefined;
 
@@ -341,7 +343,7 @@ export class Mounts {
   /** Resolves when nothing of ours is mounted on `path`, and what its backend had not got yet has been written back. */
   gone(path: string, timeoutMs: number): Promise<void> {
     const mount = this.at(path);
-    if (!mount) return Promise.resolve();
+    if (!mount) return this.releasing.get(path) ?? Promise.resolve();
     // Nobody serves a failed mount, so nobody would see it go.
     if (this.failed.has(mount)) {
       this.drop(mount, 'unmounted');
@@ -445,6 +447,12 @@ export class Mounts {
     const releasing = this.release(mount);
     // One that hangs has to be killed first, in its own time.
     const released = this.supervisor.find(mount.service)?.hung === true ? Promise.resolve() : releasing;
+    // Who asks for its end may come after it.
+    this.releasing.set(mount.path, released);
+    const over = (): void => {
+      if (this.releasing.get(mount.path) === released) this.releasing.delete(mount.path);
+    };
+    released.then(over, over);
     const done = this.waiters.filter((waiter) => waiter.path === mount.path);
     this.waiters = this.waiters.filter((waiter) => waiter.path !== mount.path);
     for (const waiter of done) waiter.resolve(released);

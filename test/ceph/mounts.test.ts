@@ -124,8 +124,10 @@ test('umount of what a slow cluster has yet to take loses nothing, and keeps nob
   await sh(`head -c 30000000 /dev/urandom >${fresh}; cp ${fresh} ${path}/f`);
   await cluster.signal('osd', 'SIGSTOP');
   t.teardown(() => cluster.signal('osd', 'SIGCONT'));
-  const unmounted = host.must('umount', path);
+  let returned = false;
+  const unmounted = host.must('umount', path).then(() => (returned = true));
   await sleep(7000);
+  t.false(returned);
   await sh(`echo x >${other}/x; cat ${other}/x; df ${other}`, 2000);
   t.is((await host.client.request('status', {})).services[0]?.state, 'running');
   await cluster.signal('osd', 'SIGCONT');
