@@ -45,7 +45,7 @@ const cases: readonly Case[] = [
     name: 'stat',
     kind: 'names',
     work: 'fast-stat',
-    ops: 300,
+    ops: 2_000,
     counts: [1, 2, 4],
     of: 'all',
     bare: { roundTrip: true },
@@ -258,7 +258,7 @@ class Comparison {
   async trees(tar: string): Promise<void> {
     for (const way of this.#mounts.ways.filter(({ fast }) => !fast)) {
       for (const tenant of TENANTS.slice(0, 2)) {
-        const dir = this.#home(way, tenant);
+        const dir = way.place(tenant);
         if (dir === undefined) continue;
         for (const name of ['a', 'b']) {
           mkdirSync(join(dir, name), { recursive: true });
@@ -268,23 +268,12 @@ class Comparison {
     }
   }
 
-  /** A way's own directory, but that both of ours use the same. */
-  #home(way: CephWay, tenant: string): string | undefined {
-    const place = way.place(tenant);
-    return place === undefined
-      ? undefined
-      : join(
-          place,
-          `work-${way.name.replace(/[ ,]+/g, '-').replace('poly-FUSE', 'poly').replace('poly-fast', 'poly')}`,
-        );
-  }
-
   async commands(index: number): Promise<void> {
     for (const command of commands) {
       for (const tenants of this.#settings.quick ? [1] : command.counts) {
         for (const way of this.#order(index, 'all')) {
           if (this.#settings.interrupted()) return;
-          const homes = TENANTS.slice(0, tenants).map((tenant) => this.#home(way, tenant));
+          const homes = TENANTS.slice(0, tenants).map((tenant) => way.place(tenant));
           if (homes.includes(undefined)) continue;
           const env = { ...process.env, ...way.fast?.environment };
           const begin = performance.now();

@@ -18,7 +18,10 @@ export interface CephWay {
   /** What data comes from: the kernel's page cache, or the client's; a comparison is between equals. */
   readonly pages: boolean;
   readonly fast?: FastPath;
-  /** Where the tenant's files are; undefined: nowhere, the peer program is told of the cluster. */
+  /**
+   * A directory for the tenant's files that only this way's client uses (both of ours have one client); undefined: nowhere,
+   * the peer program is told of the cluster and has one, too.
+   */
   place(tenant: string): string | undefined;
 }
 
@@ -39,7 +42,7 @@ export class CephMounts {
     const at =
       (kind: string) =>
       (tenant: string): string =>
-        this.#directory(kind, tenant);
+        join(this.#directory(kind, tenant), kind);
     this.ways = [
       { name: 'poly fast', pages: false, fast: daemon.fast, place: at('poly') },
       { name: 'poly FUSE', pages: true, place: at('poly') },
@@ -61,6 +64,10 @@ export class CephMounts {
       await this.#daemon.command('mount', `ceph:/${tenant}`, this.#directory('poly', tenant), '-o', options);
       await this.#startPeer(tenant, 'cached', 'false');
       await this.#startPeer(tenant, 'uncached', 'true');
+      for (const way of this.ways) {
+        const path = way.place(tenant);
+        if (path !== undefined) mkdirSync(path, { recursive: true });
+      }
     }
   }
 
