@@ -170,6 +170,9 @@ class Libservice {
   }
   // `file` may be null: the node's attributes are the same either way, an open file only makes them cheaper.
   [[nodiscard]] virtual int getattr(Node&, File* file, Attr& out) = 0;
+  // What decides who may do what in a directory: type, mode, owner, group and links. What else is right,
+  // stx_mask says: times and sizes may be dear where others make and remove names in it.
+  [[nodiscard]] virtual int getattr_access(Node& dir, Attr& out) { return getattr(dir, nullptr, out); }
   [[nodiscard]] virtual int setattr(const Caller&, Node&, File* file, const SetAttr&, Attr& out) = 0;
   [[nodiscard]] virtual ssize_t readlink(Node&, std::span<char> out) = 0;
 

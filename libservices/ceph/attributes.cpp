@@ -118,6 +118,19 @@ int Ceph::getattr(Node& node, File*, Attr& out) {
   return 0;
 }
 
+// A directory's times are the metadata server's while it writes down a change in it (its file lock), and not
+// always ours when other clients know the directory: who asked for them after each name made would wait for
+// the journal.
+int Ceph::getattr_access(Node& dir, Attr& out) {
+  Inode* in;
+  Statx st;
+  if (int err = inode(dir, in)) return err;
+  if (int err = client_->ll_getattr(client_.mount(), in, &st, kStatxAccess, 0, ourselves())) return err;
+  to_attr(st, out);
+  out.stx_mask = STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_UID | STATX_GID | STATX_INO;
+  return 0;
+}
+
 int Ceph::setattr(const Caller& caller, Node& node, File*, const SetAttr& set, Attr& out) {
   Inode* in;
   if (int err = inode(node, in)) return err;

@@ -77,6 +77,7 @@ class Ceph final : public Libservice {
   int root(const char* subdirectory, Entry& out) override;
   int lookup(const Caller&, Node& dir, const char* name, Entry& out) override;
   int getattr(Node&, File* file, Attr& out) override;
+  int getattr_access(Node& dir, Attr& out) override;
   int setattr(const Caller&, Node&, File* file, const SetAttr&, Attr& out) override;
   ssize_t readlink(Node&, std::span<char> out) override;
   int mknod(const Caller&, Node& dir, const char* name, mode_t, dev_t, Entry& out) override;

@@ -59,6 +59,7 @@ struct Statx {
 };
 static_assert(sizeof(Statx) == 136 && offsetof(Statx, ino) == 24 && offsetof(Statx, dev) == 48 &&
               offsetof(Statx, atime) == 64 && offsetof(Statx, version) == 128);
+inline constexpr unsigned kStatxAccess = 0xf;    // CEPH_STATX_MODE | _NLINK | _UID | _GID
 inline constexpr unsigned kStatxWanted = 0xfff;  // CEPH_STATX_BASIC_STATS | CEPH_STATX_BTIME
 
 enum SetMask : int {  // CEPH_SETATTR_*

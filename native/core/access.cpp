@@ -95,16 +95,17 @@ Hardening Hardening::current() {
 }
 
 // check_acl (fs/namei.c). An ACL's coming changes ctime, so its absence is remembered with the ctime it was
-// seen with, once that is too old to be given again by the clock's granularity.
+// seen with, once that is too old to be given again by the clock's granularity. Without ctime it is looked
+// for each time.
 int Permissions::by_acl(Node& node, const Attr& attr, int mask) const {
-  const int64_t ctime = ctime_of(attr);
+  const int64_t ctime = attr.stx_mask & STATX_CTIME ? ctime_of(attr) : 0;
   if (ctime != 0 && node.no_acl_ctime.load(std::memory_order_relaxed) == ctime) return kNoAcl;
   alignas(posix_acl_xattr_entry) std::byte room[kAclRoom];
   const ssize_t size = libservice_.getxattr(node, kAccessAcl, room);
   if (size == 0 || size == -ENODATA || size == -EOPNOTSUPP) {
     timespec now;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    if (now.tv_sec * kSecond + now.tv_nsec - ctime > kSecond)
+    if (ctime != 0 && now.tv_sec * kSecond + now.tv_nsec - ctime > kSecond)
       node.no_acl_ctime.store(ctime, std::memory_order_relaxed);
     return kNoAcl;
   }
@@ -142,7 +143,7 @@ int Permissions::may(Node& node, const Attr& attr, int mask) const {
 int Permissions::may_create(Node& dir) const {
   if (who.capable) return 0;
   Attr attr;
-  if (int err = libservice_.getattr(dir, nullptr, attr)) return err;
+  if (int err = libservice_.getattr_access(dir, attr)) return err;
   if (attr.stx_nlink == 0) return -ENOENT;  // removed (IS_DEADDIR)
   return may(dir, attr, kMayWrite | kMayExec);
 }
@@ -150,7 +151,7 @@ int Permissions::may_create(Node& dir) const {
 int Permissions::may_delete(Node& dir, const Attr& victim, bool as_directory) const {
   if (!who.capable) {
     Attr attr;
-    if (int err = libservice_.getattr(dir, nullptr, attr)) return err;
+    if (int err = libservice_.getattr_access(dir, attr)) return err;
     if (int err = may(dir, attr, kMayWrite | kMayExec)) return err;
     if ((attr.stx_mode & S_ISVTX) && victim.stx_uid != who.uid && attr.stx_uid != who.uid) return -EPERM;
   }

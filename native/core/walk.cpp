@@ -25,18 +25,20 @@ void Walk::skip_slashes() {
 
 int Walk::attributes(const Attr*& out) {
   out = &attr_;
-  if (has_attr_) return 0;
-  const int err = libservice_.getattr(*directory_, nullptr, attr_);
-  has_attr_ = err == 0;
-  return err;
+  if (known_ == Known::kAll) return 0;
+  if (int err = libservice_.getattr(*directory_, nullptr, attr_)) return err;
+  known_ = Known::kAll;
+  return 0;
 }
 
 // may_lookup. For who may search any directory it costs nothing.
 int Walk::search() {
   if (permissions_.who.capable) return 0;
-  const Attr* attr;
-  if (int err = attributes(attr)) return err;
-  return permissions_.may(*directory_, *attr, kMayExec);
+  if (known_ == Known::kNothing) {
+    if (int err = libservice_.getattr_access(*directory_, attr_)) return err;
+    known_ = Known::kAccess;
+  }
+  return permissions_.may(*directory_, attr_, kMayExec);
 }
 
 // Takes the next component from the path, with the slashes after it.
@@ -63,7 +65,7 @@ int Walk::up() {
     directory_ = std::move(deep_above_.back());
     deep_above_.pop_back();
   }
-  has_attr_ = false;
+  known_ = Known::kNothing;
   return 0;
 }
 
@@ -84,7 +86,7 @@ int Walk::enter_component() {
   keep(directories_, *entry.node);
   enter(std::move(entry.node));
   attr_ = entry.attr;
-  has_attr_ = true;
+  known_ = Known::kAll;
   return 0;
 }
 
@@ -95,7 +97,7 @@ void Walk::enter(Ref<Node> directory) {
     deep_above_.push_back(std::move(directory_));
   depth_++;
   directory_ = std::move(directory);
-  has_attr_ = false;
+  known_ = Known::kNothing;
 }
 
 // pick_link. What is left of the path comes after the link's text, as in the kernel's stack of names.

@@ -57,6 +57,7 @@ class Walk {
 
  private:
   enum class Last : uint8_t { kNone, kName, kDot, kDotDot };
+  enum class Known : uint8_t { kNothing, kAccess, kAll };
 
   int search();
   Last take_component();
@@ -74,8 +75,8 @@ class Walk {
   const bool no_links_;
 
   Ref<Node> directory_;
-  Attr attr_;  // of directory_, if has_attr_
-  bool has_attr_ = false;
+  Attr attr_;                      // of directory_
+  Known known_ = Known::kNothing;  // what of attr_ is right
   bool attributes_only_ = false;
   // The directories above it down from where the walk began.
   std::array<Ref<Node>, 16> above_;

@@ -180,6 +180,17 @@ Walk FastCall::walk(Node& base, std::string_view text, uint16_t flags) {
               flags | links);
 }
 
+// Most modes need nothing of the directory, whose attributes a network filesystem may have to ask for.
+int32_t FastCall::set_mode(Walk& walk, mode_t mode) {
+  constexpr mode_t kGroupExec = S_ISGID | S_IXGRP;
+  request.mode = mode;
+  if ((mode & kGroupExec) != kGroupExec) return 0;
+  const Attr* directory;
+  if (int err = walk.attributes(directory)) return err;
+  request.mode = permissions().new_mode(*directory, mode);
+  return 0;
+}
+
 int32_t FastCall::find(Entry& out) {
   if (!by_handle()) return lookup(out);
   out.node = dispatcher.client_node(file);

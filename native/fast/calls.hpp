@@ -59,6 +59,8 @@ class FastCall {
   // `path` or `file`, whichever the call has, for operations on either.
   [[nodiscard]] int32_t find(Entry& out);
   Walk walk(Node& base, std::string_view text, uint16_t flags);
+  // The request's mode, of what is to be made in the directory the walk has come to (mode_strip_sgid).
+  [[nodiscard]] int32_t set_mode(Walk&, mode_t mode);
   // Runs the request as `op`, with an exactly-once record if it needs one.
   int32_t perform(Op op);
   // Notes that the file is about to be closed: the handle may be another's when the call is posted again.

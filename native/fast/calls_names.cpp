@@ -20,16 +20,6 @@ int32_t name_fits(const Walk& walk) {
   return walk.name_too_long() ? -ENAMETOOLONG : 0;
 }
 
-// mode_strip_sgid needs the directory's attributes, and most modes nothing of it.
-int32_t strip_mode(FastCall& c, Walk& walk) {
-  constexpr mode_t kGroupExec = S_ISGID | S_IXGRP;
-  if ((c.request.mode & kGroupExec) != kGroupExec) return 0;
-  const Attr* directory;
-  if (int err = walk.attributes(directory)) return err;
-  c.request.mode = c.permissions().new_mode(*directory, c.request.mode);
-  return 0;
-}
-
 // In the directory of `path`, under its last name.
 int32_t make(FastCall& c, Op op, bool slash) {
   Ref<Node> base;
@@ -37,7 +27,7 @@ int32_t make(FastCall& c, Op op, bool slash) {
   Walk walk = c.walk(*base, c.path, c.call.walk);
   if (int32_t err = take_name(walk, slash)) return err;
   if (int32_t err = name_fits(walk)) return err;
-  if (int32_t err = strip_mode(c, walk)) return err;
+  if (int32_t err = c.set_mode(walk, c.request.mode)) return err;
   c.request.at = &walk.directory();
   c.request.name = walk.name();
   if (int32_t err = c.perform(op)) return err;

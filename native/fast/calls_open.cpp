@@ -25,13 +25,11 @@ int32_t answer_open(FastCall& c, const Attr& attr) {
   return 0;
 }
 
-// The name was not there: made exclusively, so that what others have put there meanwhile is judged before it
-// is opened.
+// The name was not there, or must not be: made exclusively, so that what others have put there meanwhile is
+// judged before it is opened.
 int32_t create(FastCall& c, Walk& walk) {
   if (walk.name_too_long()) return -ENAMETOOLONG;
-  const Attr* directory;
-  if (int err = walk.attributes(directory)) return err;
-  c.request.mode = c.permissions().new_mode(*directory, c.call.mode & 07777);
+  if (int32_t err = c.set_mode(walk, c.call.mode & 07777)) return err;
   c.request.at = &walk.directory();
   c.request.name = walk.name();
   c.request.flags = (c.call.flags & ~static_cast<uint32_t>(O_TRUNC)) | O_CREAT | O_EXCL;
@@ -78,6 +76,8 @@ int32_t open_path(FastCall& c, Node& base) {
     if (int err = walk.parents()) return err;
     if (!walk.has_name()) return kDeclined;  // a directory
     if (creates && walk.slash()) return -EISDIR;
+    // What is there is -EEXIST, whatever it is: making it looks for it first.
+    if (creates && (flags & O_EXCL) && !walk.wants_directory()) return create(c, walk);
     Entry entry;
     const int result = walk.last(follow, entry);
     if (result == Walk::kFollowed) continue;
