@@ -53,7 +53,8 @@ release_mounts() {
 # with such a word (exported by a shell, it is not in that shell's own environment, proc(5)) and so finds its leftovers,
 # and nobody else's.
 processes_with() {
-  grep -lzxF -- "$1" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3 | grep -vx "$$" || true
+  # Or those that look would be among what is found.
+  (unset "${1%%=*}" && grep -lzxF -- "$1" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3) || true
 }
 
 # end_processes NAME=VALUE: kills those processes, and waits until they are gone (10 s at most).
