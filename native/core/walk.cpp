@@ -16,6 +16,7 @@ Walk::Walk(Libservice& libservice, RecentNames& directories, const Permissions& 
       directory_(Ref<Node>::share(&base)),
       rest_(path),
       wants_directory_(flags & kWalkDirectory) {
+  attr_.stx_mask = 0;
   skip_slashes();
 }
 
@@ -25,18 +26,15 @@ void Walk::skip_slashes() {
 
 int Walk::attributes(const Attr*& out) {
   out = &attr_;
-  if (known_ == Known::kAll) return 0;
-  if (int err = libservice_.getattr(*directory_, nullptr, attr_)) return err;
-  known_ = Known::kAll;
-  return 0;
+  if ((attr_.stx_mask & STATX_BASIC_STATS) == STATX_BASIC_STATS) return 0;
+  return libservice_.getattr(*directory_, nullptr, attr_);
 }
 
 // may_lookup. For who may search any directory it costs nothing.
 int Walk::search() {
   if (permissions_.who.capable) return 0;
-  if (known_ == Known::kNothing) {
+  if (attr_.stx_mask == 0) {
     if (int err = libservice_.getattr_access(*directory_, attr_)) return err;
-    known_ = Known::kAccess;
   }
   return permissions_.may(*directory_, attr_, kMayExec);
 }
@@ -65,7 +63,7 @@ int Walk::up() {
     directory_ = std::move(deep_above_.back());
     deep_above_.pop_back();
   }
-  known_ = Known::kNothing;
+  attr_.stx_mask = 0;
   return 0;
 }
 
@@ -86,7 +84,6 @@ int Walk::enter_component() {
   keep(directories_, *entry.node);
   enter(std::move(entry.node));
   attr_ = entry.attr;
-  known_ = Known::kAll;
   return 0;
 }
 
@@ -97,7 +94,7 @@ void Walk::enter(Ref<Node> directory) {
     deep_above_.push_back(std::move(directory_));
   depth_++;
   directory_ = std::move(directory);
-  known_ = Known::kNothing;
+  attr_.stx_mask = 0;
 }
 
 // pick_link. What is left of the path comes after the link's text, as in the kernel's stack of names.

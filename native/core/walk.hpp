@@ -57,7 +57,6 @@ class Walk {
 
  private:
   enum class Last : uint8_t { kNone, kName, kDot, kDotDot };
-  enum class Known : uint8_t { kNothing, kAccess, kAll };
 
   int search();
   Last take_component();
@@ -75,8 +74,7 @@ class Walk {
   const bool no_links_;
 
   Ref<Node> directory_;
-  Attr attr_;                      // of directory_
-  Known known_ = Known::kNothing;  // what of attr_ is right
+  Attr attr_;  // of directory_; what of it is right, stx_mask says
   bool attributes_only_ = false;
   // The directories above it down from where the walk began.
   std::array<Ref<Node>, 16> above_;
