@@ -72,6 +72,7 @@ if [ ${#pairs[@]} -eq 0 ]; then
 fi
 passed=0 failed=0 skipped=0
 for pair in "${pairs[@]}"; do
+  [[ $pair == ?*:?* ]] || die "$pair: not FRONT-END:LIBSERVICE"
   status=0
   run_pair "${pair%%:*}" "${pair#*:}" >"$top/log" 2>&1 </dev/null || status=$?
   sed "s|^|$pair |" "$top/log"
