@@ -9,13 +9,13 @@ const quick = [
   'test_os',
   'test_posix',
   'test_shutil',
-  'test_io',
   'test_mmap',
   'test_tempfile',
   'test_glob',
   'test_pathlib',
 ];
 const long = [
+  'test_io',
   'test_largefile',
   'test_file',
   'test_fileio',

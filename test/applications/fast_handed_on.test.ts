@@ -57,7 +57,7 @@ applicationTest(
     const pick = random(t);
     const names = Object.keys(writers);
     const script = [`cat >functions <<'END'`, ...functions, 'END', '. ./functions'];
-    for (let round = 0; round < (full ? 100 : 24); round++) {
+    for (let round = 0; round < (full ? 100 : 12); round++) {
       const lines = Array.from({ length: 2 + pick(5) }, (_, i) => ({
         text: `r${String(round)}line${String(i)}`,
         writer: names[pick(names.length)] ?? '',
