@@ -150,11 +150,10 @@ void FrontDriver::forget() {
   for (auto& word : free_) word.store(0);
 }
 
-void FrontDriver::make_way(int fd) {
+void FrontDriver::make_way(int fd, int (*elsewhere)(int)) {
   if (fd < 0) return;
-  const auto moved = [fd] { return static_cast<int>(raw::call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1)); };
-  if (socket_.load() == fd) socket_.store(moved());
-  if (memory_fd_ == fd) memory_fd_ = moved();
+  if (socket_.load() == fd) socket_.store(elsewhere(fd));
+  if (memory_fd_ == fd) memory_fd_ = elsewhere(fd);
 }
 
 RequestBuffer* FrontDriver::acquire() {

@@ -49,8 +49,9 @@ class FrontDriver {
   // Descriptors of the driver's own, which the program must not close: -1 where there is none.
   int socket_fd() const { return socket_; }
   int memory_fd() const { return memory_fd_; }
-  // Moves them off the number `fd`, where the program is about to put something of its own.
-  void make_way(int fd);
+  // Moves them off the number `fd`, where the program is about to put something of its own; `elsewhere`
+  // duplicates a descriptor.
+  void make_way(int fd, int (*elsewhere)(int));
   QueueMemory* queues() const {
     Attachment* attachment = attachment_.load(std::memory_order_acquire);
     return attachment ? &attachment->queues : nullptr;

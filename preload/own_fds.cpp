@@ -25,6 +25,12 @@ int high_water() {
   return soft > 2 * kRoom ? static_cast<int>(soft - kRoom) : static_cast<int>(soft / 2);
 }
 
+void note_lowest(int fd) {
+  int seen = lowest.load(std::memory_order_relaxed);
+  while (fd >= 0 && seen > fd && !lowest.compare_exchange_weak(seen, fd)) {
+  }
+}
+
 }  // namespace
 
 int get(int place) {
@@ -32,10 +38,8 @@ int get(int place) {
 }
 
 void set(int place, int fd) {
-  int seen = lowest.load(std::memory_order_relaxed);
-  while (fd >= 0 && seen > fd && !lowest.compare_exchange_weak(seen, fd)) {
-  }
-  places[place].store(fd + 1, std::memory_order_release);
+  note_lowest(fd);
+  places[place].store(fd < 0 ? 0 : fd + 1, std::memory_order_release);
 }
 
 void reset(int place) {
@@ -58,6 +62,13 @@ bool holds(int fd) {
   return false;
 }
 
+// The numbers above it may end there: a program that takes one after the other would push ours over the
+// limit.
+int duplicate(int fd) {
+  const int above = sys::dup_from(fd, fd + 1);
+  return above >= 0 ? above : sys::dup_from(fd, high_water());
+}
+
 void make_way(int fd) {
   if (!may_hold(fd)) return;
   sessions::make_way(fd);
@@ -65,8 +76,10 @@ void make_way(int fd) {
     std::atomic<int>& place = places[i];
     int seen = fd + 1;
     if (place.load(std::memory_order_relaxed) != seen) continue;
-    const int moved = sys::dup_from(fd, fd + 1);
-    place.compare_exchange_strong(seen, moved < 0 ? 0 : moved + 1);
+    const int made = duplicate(fd);
+    note_lowest(made);
+    // Or somebody else has given it up meanwhile.
+    if (!place.compare_exchange_strong(seen, made < 0 ? 0 : made + 1) && made >= 0) sys::close(made);
     return;
   }
 }

@@ -29,6 +29,8 @@ inline bool may_hold(int fd) {
   return fd >= lowest.load(std::memory_order_relaxed);
 }
 bool holds(int fd);
+// A duplicate of one of them at another number out of the way, or -errno.
+int duplicate(int fd);
 // Before the program puts something of its own at `fd`.
 void make_way(int fd);
 

@@ -131,7 +131,7 @@ Session* of(uint32_t service) {
 void make_way(int fd) {
   const int count = used.load();
   for (int i = 0; i < count; ++i) {
-    at(i).driver().make_way(fd);
+    at(i).driver().make_way(fd, own_fds::duplicate);
     at(i).guard_descriptors();
   }
 }

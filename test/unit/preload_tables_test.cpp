@@ -2,6 +2,7 @@
 // is attached: the open files stand for nothing.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -146,8 +147,19 @@ TEST(own_descriptors_make_way) {
   const int moved = own_fds::get(own_fds::kFirstMount);
   CHECK(moved > own && fcntl(moved, F_GETFD) == FD_CLOEXEC);
   close(own);
+  // Where numbers end.
+  struct rlimit limit;
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const int last = static_cast<int>(limit.rlim_cur) - 1;
+  REQUIRE(dup3(moved, last, O_CLOEXEC) == last);
+  close(moved);
+  own_fds::set(own_fds::kFirstMount, last);
+  own_fds::make_way(last);
+  const int back = own_fds::get(own_fds::kFirstMount);
+  CHECK(back > 2 && back != last && own_fds::holds(back) && fcntl(back, F_GETFD) == FD_CLOEXEC);
+  close(last);
   own_fds::reset(own_fds::kFirstMount);
-  CHECK(fcntl(moved, F_GETFD) == -1);
+  CHECK(fcntl(back, F_GETFD) == -1);
 }
 
 CHECK_MAIN()
