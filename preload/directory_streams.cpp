@@ -190,6 +190,7 @@ int descriptor(DIR* stream) {
 }
 
 int close(DIR* stream) {
+  process::notice_fork();
   Stream& s = ours(stream);
   const int fd = s.descriptor;
   give_back(s);

@@ -403,8 +403,10 @@ export class Mounts {
     }
   }
 
+  /** Gives a mount up; one that has ended before we were asked is given up already. */
   forget(path: string): void {
-    this.drop(this.existing(path), 'forgotten');
+    const mount = this.at(path);
+    if (mount) this.drop(mount, 'forgotten');
   }
 
   onEvent(service: ManagedService, event: ServiceEvent): void {

@@ -127,7 +127,7 @@ test.serial('bad requests are named and start nothing', async (t) => {
     await failure(client.request('mount.commit', { mount: 77, device: '0:1', mountId: 1 })),
     /^ENOENT no mount 77/,
   );
-  t.regex(await failure(client.request('mount.forget', { path: '/a' })), /^EINVAL \/a: not a poly mount/);
+  await t.notThrowsAsync(client.request('mount.forget', { path: '/a' }), 'it may have ended meanwhile');
   t.regex(await failure(client.request('stats', { path: '/a' })), /^EINVAL/);
   await mount(client, '/a', 'memory');
   t.regex(
