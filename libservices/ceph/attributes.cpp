@@ -105,8 +105,8 @@ int translate(const SetAttr& set, Statx& out) {
 
 }  // namespace
 
-int Ceph::attributes(Inode* inode, Statx& out) {
-  return client_->ll_getattr(client_.mount(), inode, &out, kStatxWanted, 0, ourselves());
+int Ceph::attributes(Inode* inode, Statx& out, unsigned wanted) {
+  return client_->ll_getattr(client_.mount(), inode, &out, wanted, 0, ourselves());
 }
 
 int Ceph::getattr(Node& node, File*, Attr& out) {
@@ -125,7 +125,7 @@ int Ceph::getattr_access(Node& dir, Attr& out) {
   Inode* in;
   Statx st;
   if (int err = inode(dir, in)) return err;
-  if (int err = client_->ll_getattr(client_.mount(), in, &st, kStatxAccess, 0, ourselves())) return err;
+  if (int err = attributes(in, st, kStatxAccess)) return err;
   to_attr(st, out);
   out.stx_mask = STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_UID | STATX_GID | STATX_INO;
   return 0;

@@ -149,7 +149,7 @@ class Ceph final : public Libservice {
   Ref<CephNode> intern(ceph::Inode*, const ceph::Statx&);
   void entry(ceph::Inode*, const ceph::Statx&, Entry& out);
   void forget(CephNode&);
-  int attributes(ceph::Inode*, ceph::Statx& out);
+  int attributes(ceph::Inode*, ceph::Statx& out, unsigned wanted = ceph::kStatxWanted);
   void refresh(ceph::Inode* directory);
   void look(CephFile&, uint64_t offset, int tries = 2);
   bool reads_from_cache(ceph::Fh*, uint64_t offset);

@@ -147,7 +147,7 @@ int name_in_the_way(Instance& instance, const Request& request, Node& dir, int d
   Entry found;
   Libservice& libservice = instance.libservice();
   if (libservice.lookup(request.caller, dir, request.name, found) == 0) return -EEXIST;
-  if (int err = libservice.getattr(dir, nullptr, found.attr)) return err;
+  if (int err = libservice.getattr_access(dir, found.attr)) return err;
   return found.attr.stx_nlink == 0 ? -ENOENT : denied;
 }
 }  // namespace

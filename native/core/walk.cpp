@@ -24,19 +24,17 @@ void Walk::skip_slashes() {
   rest_.remove_prefix(std::min(rest_.find_first_not_of('/'), rest_.size()));
 }
 
-int Walk::attributes(const Attr*& out) {
+int Walk::access(const Attr*& out) {
   out = &attr_;
-  if ((attr_.stx_mask & STATX_BASIC_STATS) == STATX_BASIC_STATS) return 0;
-  return libservice_.getattr(*directory_, nullptr, attr_);
+  return attr_.stx_mask ? 0 : libservice_.getattr_access(*directory_, attr_);
 }
 
 // may_lookup. For who may search any directory it costs nothing.
 int Walk::search() {
   if (permissions_.who.capable) return 0;
-  if (attr_.stx_mask == 0) {
-    if (int err = libservice_.getattr_access(*directory_, attr_)) return err;
-  }
-  return permissions_.may(*directory_, attr_, kMayExec);
+  const Attr* attr;
+  if (int err = access(attr)) return err;
+  return permissions_.may(*directory_, *attr, kMayExec);
 }
 
 // Takes the next component from the path, with the slashes after it.
@@ -140,10 +138,11 @@ int Walk::last(bool follow_link, Entry& out) {
     if (int err = up()) return err;
   }
   if (last_ != Last::kName) {
-    const Attr* attr;
-    if (int err = attributes(attr)) return err;
+    if ((attr_.stx_mask & STATX_BASIC_STATS) != STATX_BASIC_STATS) {
+      if (int err = libservice_.getattr(*directory_, nullptr, attr_)) return err;
+    }
     out.node = directory_;
-    out.attr = *attr;
+    out.attr = attr_;
     return 0;
   }
   if (too_long_) return -ENAMETOOLONG;
@@ -154,7 +153,7 @@ int Walk::last(bool follow_link, Entry& out) {
   if (no_links_) return kDeclined;
   if (links_ >= kMaxLinks) return -ELOOP;
   const Attr* attr;
-  if (int err = attributes(attr)) return err;
+  if (int err = access(attr)) return err;
   if (int err = permissions_.may_follow(*attr, out.attr)) return err;
   const int err = follow(*out.node);
   return err ? err : kFollowed;

@@ -43,8 +43,8 @@ class Walk {
 
   // After parents(): the directory that holds the last component, and what that is.
   Node& directory() { return *directory_; }
-  // Its attributes.
-  [[nodiscard]] int attributes(const Attr*& out);
+  // Its attributes, as far as permissions go (Libservice::getattr_access).
+  [[nodiscard]] int access(const Attr*& out);
   // False: there is none, or it is "." or "..": no name to make or take away.
   bool has_name() const { return last_ == Last::kName; }
   const char* name() const { return name_.data(); }

@@ -186,7 +186,7 @@ int32_t FastCall::set_mode(Walk& walk, mode_t mode) {
   request.mode = mode;
   if ((mode & kGroupExec) != kGroupExec) return 0;
   const Attr* directory;
-  if (int err = walk.attributes(directory)) return err;
+  if (int err = walk.access(directory)) return err;
   request.mode = permissions().new_mode(*directory, mode);
   return 0;
 }

@@ -44,7 +44,7 @@ int32_t open_existing(FastCall& c, Walk& walk, const Entry& entry) {
     if (flags & O_EXCL) return -EEXIST;
     if (!S_ISREG(entry.attr.stx_mode)) return kDeclined;
     const Attr* directory;
-    if (int err = walk.attributes(directory)) return err;
+    if (int err = walk.access(directory)) return err;
     if (int err = c.permissions().may_reuse(*directory, entry.attr)) return err;
   }
   if (S_ISLNK(entry.attr.stx_mode)) return -ELOOP;
