@@ -39,7 +39,7 @@ int get(int place) {
 
 void set(int place, int fd) {
   note_lowest(fd);
-  places[place].store(fd < 0 ? 0 : fd + 1, std::memory_order_release);
+  places[place].store(fd + 1, std::memory_order_release);
 }
 
 void reset(int place) {
@@ -65,8 +65,9 @@ bool holds(int fd) {
 // The numbers above it may end there: a program that takes one after the other would push ours over the
 // limit.
 int duplicate(int fd) {
-  const int above = sys::dup_from(fd, fd + 1);
-  return above >= 0 ? above : sys::dup_from(fd, high_water());
+  int made = sys::dup_from(fd, fd + 1);
+  if (made < 0) made = sys::dup_from(fd, high_water());
+  return made < 0 ? -1 : made;
 }
 
 void make_way(int fd) {
@@ -79,7 +80,7 @@ void make_way(int fd) {
     const int made = duplicate(fd);
     note_lowest(made);
     // Or somebody else has given it up meanwhile.
-    if (!place.compare_exchange_strong(seen, made < 0 ? 0 : made + 1) && made >= 0) sys::close(made);
+    if (!place.compare_exchange_strong(seen, made + 1) && made >= 0) sys::close(made);
     return;
   }
 }

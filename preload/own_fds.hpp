@@ -29,7 +29,7 @@ inline bool may_hold(int fd) {
   return fd >= lowest.load(std::memory_order_relaxed);
 }
 bool holds(int fd);
-// A duplicate of one of them at another number out of the way, or -errno.
+// A duplicate of one of them at another number out of the way; -1: there is none to be had.
 int duplicate(int fd);
 // Before the program puts something of its own at `fd`.
 void make_way(int fd);
