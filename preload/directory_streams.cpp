@@ -183,6 +183,7 @@ uint64_t tell(DIR* stream) {
 }
 
 int descriptor(DIR* stream) {
+  process::notice_fork();
   Stream& s = ours(stream);
   ThreadLockHold hold(s.lock);
   const int fd = open_in_kernel(s);
