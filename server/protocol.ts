@@ -69,7 +69,7 @@ export const schemas = {
   'mount.remount': z.strictObject({ path: absolutePath, options }),
   /** Resolves when the mount is gone (at once when there is none); ETIMEDOUT otherwise. */
   'mount.gone': z.strictObject({ path: absolutePath, timeoutMs: timeout }),
-  /** Drops a mount from polyd whatever its state is; its connection is aborted. */
+  /** Drops a mount from polyd whatever its state is, if there is one; its connection is aborted. */
   'mount.forget': z.strictObject({ path: absolutePath }),
   /** Answers the calls that wait for a backend, and all until it answers again, with EIO. */
   'mount.release': z.strictObject({ path: absolutePath }),

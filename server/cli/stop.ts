@@ -56,9 +56,7 @@ async function unmountAll(polyd: Polyd, lazy: boolean): Promise<void> {
     try {
       // What is detached but in use, or mounted in another namespace, can only be dropped.
       if (!lazy || findMount(path)) await unmountWith({ program: 'poly', directory: path, lazy }, polyd);
-      if (lazy && (await polyd.request('mount.find', { path }, ANSWER_MS))) {
-        await polyd.request('mount.forget', { path }, ANSWER_MS);
-      }
+      if (lazy) await polyd.request('mount.forget', { path }, ANSWER_MS);
     } catch (error) {
       throw mountFailure(path, error);
     }
