@@ -70,9 +70,11 @@ if [ ${#pairs[@]} -eq 0 ]; then
   pairs=(user:memory user:local)
   [ "$(id -u)" -ne 0 ] || pairs=(fuse:memory fuse:local "${pairs[@]}")
 fi
-passed=0 failed=0 skipped=0
 for pair in "${pairs[@]}"; do
   [[ $pair == ?*:?* ]] || die "$pair: not FRONT-END:LIBSERVICE"
+done
+passed=0 failed=0 skipped=0
+for pair in "${pairs[@]}"; do
   status=0
   run_pair "${pair%%:*}" "${pair#*:}" >"$top/log" 2>&1 </dev/null || status=$?
   sed "s|^|$pair |" "$top/log"
